@@ -1,0 +1,1 @@
+"""compresskit: a course and a workbench on making neural networks small."""

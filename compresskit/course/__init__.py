@@ -1,0 +1,1 @@
+"""Exercise checks, predictions, and the building of notebooks from lessons."""

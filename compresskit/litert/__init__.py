@@ -1,0 +1,1 @@
+"""The `.tflite` file itself: read, edit, quantize, run and describe it."""

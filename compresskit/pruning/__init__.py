@@ -1,0 +1,1 @@
+"""Which weights matter, which patterns they leave in, and how fast they go, in NumPy."""

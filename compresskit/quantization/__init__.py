@@ -1,0 +1,1 @@
+"""Affine quantization, the choice of ranges and integer-only inference, in NumPy."""
