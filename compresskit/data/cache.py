@@ -1,0 +1,88 @@
+"""The project's own cache: one file that loads in milliseconds and is either whole or not there."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+
+from compresskit.data import mnist
+from compresskit.data.mnist import Bytes
+
+FILE_NAME = "mnist-1.npy"  # the number is that of the layout in `mnist.pack`: a new layout gets a new name
+_LITTER_AGE = 3600.0  # seconds after which a half-written file belongs to a process that was killed
+
+
+def cache_folder() -> Path:
+    """Return the folder that downloads are kept in; it need not exist.
+
+    `$COMPRESSKIT_CACHE` when set, else `compresskit` in the platform's own place: `$XDG_CACHE_HOME` or `~/.cache`,
+    `~/Library/Caches` on macOS, `%LOCALAPPDATA%` on Windows.
+    """
+    if chosen := os.environ.get("COMPRESSKIT_CACHE"):
+        return Path(chosen).expanduser().absolute()
+    if sys.platform == "win32":
+        base = os.environ.get("LOCALAPPDATA") or "~/AppData/Local"
+        return Path(base).expanduser() / "compresskit" / "Cache"
+    default = "~/Library/Caches" if sys.platform == "darwin" else "~/.cache"
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    # The XDG specification tells to ignore a relative path.
+    return Path(base if Path(base).is_absolute() else default).expanduser() / "compresskit"
+
+
+def read(path: Path) -> Bytes:
+    """Map the packed file into memory and check every byte of it.
+
+    Mapped and not read: thirty kernels on one server share one copy.
+
+    Raises
+    ------
+    FileNotFoundError
+        When there is no such file.
+    ValueError, OSError
+        When it cannot be read, or is not packed MNIST.
+    """
+    # Asked for by its base class, because np.memmap's own repr and pickling surprise.
+    packed = np.load(path, mmap_mode="r", allow_pickle=False).view(np.ndarray)
+    if not mnist.is_packed_mnist(packed):
+        raise ValueError(f"{path} is damaged: its bytes are not those of MNIST")
+    return cast(Bytes, packed)
+
+
+def write(path: Path, packed: Bytes) -> None:
+    """Write the file so that at every moment there is a whole one under its name, or none.
+
+    Raises
+    ------
+    OSError
+        When the folder cannot be made or written to, or the disk is full; nothing is left behind then.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _clear_litter(path)
+    handle, beside = tempfile.mkstemp(prefix=f"{path.name}.", suffix=".part", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            np.save(stream, packed)
+            stream.flush()
+            os.fsync(stream.fileno())
+        if os.name == "posix":
+            Path(beside).chmod(0o644)  # mkstemp gives 0600, which a class sharing this folder could not read
+        Path(beside).replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            Path(beside).unlink()
+        raise
+
+
+def _clear_litter(path: Path) -> None:
+    """Remove what killed processes left: a `.part` file that nobody has written to for an hour."""
+    for part in path.parent.glob(f"{path.name}.*.part"):
+        with contextlib.suppress(OSError):  # another process may be clearing it at this moment
+            if time.time() - part.stat().st_mtime > _LITTER_AGE:
+                part.unlink()
