@@ -1,0 +1,58 @@
+# What a learner needs: `make lab`. What an author needs: `make test`, `make notebooks`. Everything else: `make help`.
+# The rules that make or use .venv call install.py, which is back at once when there is nothing to do.
+
+PYTHON ?= python3
+BIN := .venv/bin
+CHOSEN := $(if $(filter undefined default file,$(origin PYTHON)),,yes)
+
+.PHONY: help lab setup fetch test notebooks zoo lint types imports bench fuzz lock clean
+.DEFAULT_GOAL := help
+
+help:  ## what can be made
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+lab: setup  ## set up, fetch the digits, open JupyterLab at the first lesson
+	@$(BIN)/compresskit lab
+
+# PYTHON=python3.12 given by a person decides; else the Python that .venv is made of already, which also starts fastest.
+setup:  ## make .venv, or bring it up to date (PYTHON=python3.12 chooses the Python)
+	@if [ -n "$(CHOSEN)" ]; then $(PYTHON) install.py --this-python; \
+	elif $(BIN)/python -I -c "" 2>/dev/null; then $(BIN)/python -I install.py; \
+	elif command -v $(PYTHON) >/dev/null; then $(PYTHON) install.py; \
+	else echo "compresskit: there is no $(PYTHON) here; install Python 3.11, 3.12 or 3.13, or name it: make $(MAKECMDGOALS) PYTHON=/path/to/python3.12"; exit 1; fi
+
+fetch: setup  ## fetch the digits
+	@$(BIN)/compresskit fetch
+
+test: setup  ## every test there is
+	@$(BIN)/python -m tests.everything
+
+notebooks: setup  ## build the notebooks from the lessons, and run them
+	@$(BIN)/compresskit build
+
+zoo: setup  ## train the shipped models again
+	@$(BIN)/python -m compresskit.training.zoo
+
+lint: setup  ## ruff: rules and format
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+types: setup  ## mypy
+	@$(BIN)/mypy
+
+imports: setup  ## import rules
+	@$(BIN)/lint-imports
+
+bench: setup  ## measure, print a table, write build/bench.json
+	@$(BIN)/python -m tests.benchmarks
+
+fuzz: setup  ## the long form of the tests with random files
+	@COMPRESSKIT_FUZZ=1000 $(BIN)/python -m pytest tests/unit -k "corrupt or fuzz" -n 2
+
+# Versions stay as they are unless UPGRADE=--upgrade is given.
+lock: setup  ## resolve requirements.lock anew from pyproject.toml (UPGRADE=--upgrade for newer versions)
+	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --no-emit-index-url \
+		--python-version 3.11 --all-extras $(UPGRADE) pyproject.toml --output-file requirements.lock
+
+clean:  ## delete .venv and everything that can be made again (not the digits)
+	rm -rf .venv .venv.lock build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
