@@ -1,0 +1,225 @@
+"""Quantize a float `.tflite` with ai-edge-quantizer, each operator as a plan says, and write a plain flatbuffer.
+
+ai-edge-quantizer edits the graph: types, scales, biases, the QUANTIZE and DEQUANTIZE operators in between. Which grid
+the weights of a layer are put on is decided here, by `compresskit.quantization`, so that any width and any choice of
+ranges goes through one door. Its own recipe manager matches operators by regular expressions and quietly leaves float
+what it does not support; the plan below names every operator, and what is not supported is an error that names it.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compresskit.litert import model as files
+from compresskit.litert.inspect import CHANNEL_AXIS, sites
+from compresskit.litert.model import ModelT
+from compresskit.quantization.affine import quantize as to_integers
+from compresskit.quantization.ranges import weight_grid
+
+_ALGORITHM = "compresskit_grid"
+_QUIET = ("QUANTIZE", "DEQUANTIZE")
+
+
+@dataclass(frozen=True)
+class LayerPlan:
+    """How one layer is to be stored and computed.
+
+    Attributes
+    ----------
+    bits : int
+        Width of the weights' grid: 2 to 8, 16 for float16, 32 for float.
+    stored : int
+        Width of the type that holds them: 2, 4, 8, 16 or 32.
+    activations : int
+        8 or 16 for integer inputs and outputs, 32 for float.
+    granularity : str
+        "channel" or "tensor".
+    ranges : str
+        How the grid's reach is chosen: "minmax", "mse" or "octav".
+    """
+
+    bits: int
+    stored: int
+    activations: int
+    granularity: str
+    ranges: str
+
+    @property
+    def dtype(self) -> str:
+        """The type that the weights have in the file."""
+        return {32: "float32", 16: "float16"}.get(self.stored, f"int{self.stored}")
+
+
+Ranges = Mapping[str, tuple[float, float]]
+"""Tensor name to the smallest and the largest value that flowed through it."""
+
+
+def quantize(tflite: bytes, plans: Mapping[str, LayerPlan], activations: int, ranges: Ranges | None = None) -> bytes:
+    """Quantize a float model.
+
+    Parameters
+    ----------
+    tflite
+        A plain float32 `.tflite` with unique tensor names.
+    plans
+        Layer name to its plan; every layer that holds weights has one.
+    activations
+        8 or 16: integers for what flows between layers, wherever no plan says otherwise; 32: float.
+    ranges
+        Range of each tensor that flows, needed when `activations`, or that of a plan, is below 32.
+
+    Returns
+    -------
+    bytes
+        The quantized model, a plain flatbuffer.
+
+    Raises
+    ------
+    ValueError
+        If an operator cannot be quantized as planned; the sentence names it.
+    """
+    _register()
+    from ai_edge_quantizer import model_modifier, params_generator
+    from ai_edge_quantizer.utils import tfl_flatbuffer_utils
+
+    model = tfl_flatbuffer_utils.read_model(bytearray(tflite))
+    table = _table(model, plans, activations)
+    calibration = {name: {"min": _value(low), "max": _value(high)} for name, (low, high) in (ranges or {}).items()}
+    parameters = params_generator.ParamsGenerator(model).generate_quantization_parameters(table, calibration, False)
+    return files.write(files.read(bytes(model_modifier.ModelModifier(model).modify_model(parameters))))
+
+
+def _value(number: float) -> NDArray[np.float32]:
+    """Shape a bound as ai-edge-quantizer wants it."""
+    return np.full((1, 1), number, np.float32)
+
+
+class _Table:
+    """Stands where ai-edge-quantizer expects its recipe manager: looks each operator up by its output tensors."""
+
+    def __init__(self, rows: Mapping[str, tuple[str, Any]], default: tuple[str, Any]) -> None:
+        self._rows = rows
+        self._default = default
+
+    def need_calibration(self) -> bool:
+        """Calibration is checked by the caller, which knows the digits."""
+        return False
+
+    def get_quantization_configs(self, target_op_name: Any, scope_name: str) -> tuple[str, Any]:
+        """Give algorithm and settings for an operator; `scope_name` lists its output tensors."""
+        # The graph's inputs and outputs are operators to ai-edge-quantizer; an output shares its tensor with a layer.
+        row = None if target_op_name.value in ("INPUT", "OUTPUT") else self._rows.get(scope_name)
+        algorithm, config = row or self._default
+        if config is None:
+            return algorithm, config
+        return algorithm, _checked(algorithm, target_op_name, config, scope_name)
+
+
+def _table(model: ModelT, plans: Mapping[str, LayerPlan], activations: int) -> _Table:
+    """Write the plan as ai-edge-quantizer's settings, a row for each layer."""
+    from ai_edge_quantizer import algorithm_manager
+
+    graph = model.subgraphs[0]
+    nothing = (algorithm_manager.AlgorithmName.NO_QUANTIZE, None)
+    rows = {}
+    for site in sites(model):
+        outputs = graph.operators[site.operator].outputs
+        scope = "".join(files.tensor_name(graph.tensors[index]) + ";" for index in outputs)
+        plan = plans[site.name]
+        rows[scope] = nothing if plan.bits == 32 else _settings(plan, site.name)
+    if activations == 32:
+        return _Table(rows, nothing)
+    return _Table(rows, _settings(LayerPlan(8, 8, activations, "channel", "minmax"), ""))
+
+
+def _settings(plan: LayerPlan, layer: str) -> tuple[str, Any]:
+    """Write one plan as an algorithm and an `OpQuantizationConfig`."""
+    from ai_edge_quantizer import algorithm_manager, qtyping
+
+    if plan.stored == 16:
+        cast = qtyping.TensorQuantizationConfig(num_bits=16, dtype=qtyping.TensorDataType.FLOAT)
+        return algorithm_manager.AlgorithmName.FLOAT_CASTING, qtyping.OpQuantizationConfig(
+            weight_tensor_config=cast,
+            compute_precision=qtyping.ComputePrecision.FLOAT,
+            explicit_dequantize=True,
+        )
+    weights = qtyping.TensorQuantizationConfig(
+        num_bits=plan.stored,
+        symmetric=True,
+        granularity=qtyping.QuantGranularity[f"{plan.granularity.upper()}WISE"],
+        algorithm_params={"bits": plan.bits, "ranges": plan.ranges, "layer": layer},
+    )
+    flowing = None
+    if plan.activations < 32:  # LiteRT wants 16-bit activations symmetric, 8-bit ones with a zero point
+        flowing = qtyping.TensorQuantizationConfig(num_bits=plan.activations, symmetric=plan.activations == 16)
+    return _ALGORITHM, qtyping.OpQuantizationConfig(
+        activation_tensor_config=flowing,
+        weight_tensor_config=weights,
+        compute_precision=qtyping.ComputePrecision.INTEGER,
+    )
+
+
+def _checked(algorithm: str, op: Any, config: Any, scope: str) -> Any:
+    """Refuse settings that ai-edge-quantizer's policy does not list for this operator."""
+    from ai_edge_quantizer import algorithm_manager
+
+    if algorithm != _ALGORITHM:
+        return config
+    weights = config.weight_tensor_config
+    plain = replace(config, weight_tensor_config=replace(weights, algorithm_params={}))
+    try:
+        algorithm_manager.check_op_quantization_config(
+            algorithm_manager.AlgorithmName.MIN_MAX_UNIFORM_QUANT, op, plain
+        )
+    except ValueError as error:
+        layer = weights.algorithm_params["layer"] or scope.rstrip(";")
+        flowing = config.activation_tensor_config.num_bits if config.activation_tensor_config else 32
+        raise ValueError(
+            f"layer {layer!r}: LiteRT's {op.value} cannot have {weights.num_bits}-bit weights with activations of "
+            f"{flowing} bits, {weights.granularity.value.lower()}; choose other bits for this layer"
+        ) from error
+    return config
+
+
+@functools.cache
+def _register() -> None:
+    """Make our choice of grids known to ai-edge-quantizer, as one more algorithm for every operator it knows."""
+    from ai_edge_quantizer import algorithm_manager
+    from ai_edge_quantizer.algorithms.uniform_quantize import naive_min_max_quantize
+
+    for op, materialize in algorithm_manager.MIN_MAX_OP_NAME_MATERIALIZE_FUNC_DICT.items():
+        algorithm_manager.register_quantized_op(
+            _ALGORITHM,
+            op,
+            naive_min_max_quantize.init_qsvs,
+            calibration_func=naive_min_max_quantize.min_max_calibrate,
+            materialize_func=functools.partial(materialize, _tensor_parameters),
+        )
+
+
+def _tensor_parameters(op_info: Any, config: Any, content: Any = None, range_: Any = None) -> Any:
+    """Give scale, zero point and integers for a tensor; called back by ai-edge-quantizer."""
+    from ai_edge_quantizer import qtyping
+    from ai_edge_quantizer.algorithms.uniform_quantize import naive_min_max_quantize
+
+    axis = CHANNEL_AXIS.get(op_info.op_name.value.replace("CONV_2D_TRANSPOSE", "TRANSPOSE_CONV"))
+    if content is None or axis is None or not config.algorithm_params:
+        return naive_min_max_quantize.get_tensor_quant_params(op_info, config, content, range_)
+    per_channel = config.granularity is qtyping.QuantGranularity.CHANNELWISE
+    settings = config.algorithm_params
+    grid = weight_grid(content, settings["bits"], axis=axis if per_channel else None, method=settings["ranges"])
+    along = [-1 if per_channel and dimension == axis else 1 for dimension in range(content.ndim)]
+    return qtyping.UniformQuantParams(
+        num_bits=config.num_bits,
+        quantized_dimension=axis if per_channel else None,
+        scale=grid.scale.reshape(along),
+        zero_point=grid.zero_point.reshape(along),
+        symmetric=True,
+        quantized_data=to_integers(content, grid),
+    )

@@ -1,0 +1,302 @@
+"""What is to be done to a model: steps in an order, as data.
+
+A `Recipe` can be compared, hashed, written to JSON and read back unchanged, and shown as the Python that makes it. What
+makes no sense is refused here, before anything is computed; what depends on the model (its layers, its operators) is
+refused by `compresskit.compress`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, dataclass, field, fields, replace
+from types import MappingProxyType
+from typing import Any, ClassVar
+
+SCOPES = ("layer", "global")
+WEIGHT_BITS = (2, 3, 4, 5, 6, 7, 8, 16, 32)
+ACTIVATION_BITS = (8, 16, 32)
+GRANULARITIES = ("channel", "tensor")
+RANGES = ("minmax", "mse", "octav")
+LAYER_SETTINGS = ("weights", "activations", "granularity", "ranges")
+
+STORED_WIDTH = {2: 2, 3: 8, 4: 4, 5: 8, 6: 8, 7: 8, 8: 8, 16: 16, 32: 32}
+"""Bits that one weight takes in the file: LiteRT has no types of 3, 5, 6 or 7 bits, so these are stored as int8."""
+
+_VERSION = 1
+
+
+def _choice(step: str, name: str, value: Any, allowed: Iterable[Any]) -> None:
+    """Refuse a value that is not one of those allowed (`True` is not the number 1 here)."""
+    options = tuple(allowed)
+    if isinstance(value, bool) or value not in options:
+        raise ValueError(f"{step}: {name} is {value!r}; choose one of {', '.join(repr(each) for each in options)}")
+
+
+@dataclass(frozen=True)
+class Prune:
+    """Set the smallest weights to zero.
+
+    Attributes
+    ----------
+    sparsity : float
+        Fraction of the weights to set to zero, at least 0 and below 1.
+    scope : str
+        "layer": this fraction of every layer; "global": of all of them together, so that layers with small weights
+        lose more.
+    layers : tuple of str or None
+        The layers to prune; None for all that hold weights.
+    """
+
+    kind: ClassVar[str] = "prune"
+    rank: ClassVar[int] = 1
+
+    sparsity: float
+    scope: str = "layer"
+    layers: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        number = isinstance(self.sparsity, (int, float)) and not isinstance(self.sparsity, bool)
+        if not number or math.isnan(self.sparsity) or not 0 <= self.sparsity < 1:
+            raise ValueError(
+                f"Prune: sparsity is {self.sparsity!r}; give a number from 0 up to, but not including, 1, "
+                "such as 0.6 for 60 %"
+            )
+        object.__setattr__(self, "sparsity", float(self.sparsity))
+        _choice("Prune", "scope", self.scope, SCOPES)
+        if self.layers is not None:
+            object.__setattr__(self, "layers", _names("Prune", self.layers))
+
+
+def _names(step: str, layers: Any) -> tuple[str, ...]:
+    """Take layer names in whatever sequence they come."""
+    if isinstance(layers, str) or not all(isinstance(name, str) for name in layers) or not tuple(layers):
+        raise ValueError(f"{step}: layers is {layers!r}; give a list of layer names, or None for all layers")
+    return tuple(layers)
+
+
+@dataclass(frozen=True)
+class Quantize:
+    """Store weights, and compute activations, with fewer bits.
+
+    Attributes
+    ----------
+    weights : int
+        Bits of a weight: 32 (float), 16 (float16), 8, 4, 2, or 7, 6, 5, 3, which are snapped to their grid and stored
+        as int8, since LiteRT has no such types.
+    activations : int
+        Bits of what flows between the layers: 32 (float; weights of 8 bits or fewer are then multiplied with
+        activations rounded to 8 bits while running, *dynamic range*), 8 or 16 (integers throughout; needs digits to
+        calibrate on).
+    granularity : str
+        "channel": a scale for each output channel; "tensor": one for all weights of a layer.
+    ranges : str
+        How far the grid reaches: "minmax" to the largest weight; "mse" to where the squared error is least; "octav" by
+        Sakr et al. 2022.
+    layers : mapping
+        Settings of single layers that differ, such as `{"conv1": {"weights": 8}}`.
+    calibration_digits : int
+        How many of the calibration digits are used, from the first on.
+    """
+
+    kind: ClassVar[str] = "quantize"
+    rank: ClassVar[int] = 3
+
+    weights: int = 8
+    activations: int = 8
+    granularity: str = "channel"
+    ranges: str = "minmax"
+    layers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    calibration_digits: int = 100
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.layers, Mapping):
+            raise ValueError(f"Quantize: layers is {self.layers!r}; give a mapping such as {{'conv1': {{'weights': 8}}}}")
+        count = self.calibration_digits
+        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+            raise ValueError(f"Quantize: calibration_digits is {count!r}; give a whole number of at least 1")
+        frozen = {}
+        for name, settings in self.layers.items():
+            unknown = sorted(set(settings) - set(LAYER_SETTINGS))
+            if unknown:
+                raise ValueError(
+                    f"Quantize: layer {name!r} has the setting {unknown[0]!r}; choose from {', '.join(LAYER_SETTINGS)}"
+                )
+            frozen[name] = MappingProxyType(dict(settings))
+        object.__setattr__(self, "layers", MappingProxyType(frozen))
+        _check_scheme("Quantize", self)
+        for name in frozen:
+            _check_scheme(f"Quantize: layer {name!r}", self.for_layer(name))
+        widths = {self.activations, *(self.for_layer(name).activations for name in frozen)} - {32}
+        if len(widths) > 1:
+            raise ValueError("Quantize: activations of 8 and of 16 bits in one model; LiteRT has no step between them")
+
+    def __hash__(self) -> int:
+        return hash(json.dumps(_step_to_dict(self), sort_keys=True))
+
+    def __reduce__(self) -> Any:
+        return _step_from_dict, (_step_to_dict(self),)
+
+    def for_layer(self, name: str) -> Quantize:
+        """Give the settings that hold for one layer, as a `Quantize` without exceptions."""
+        return replace(self, layers={}, **self.layers.get(name, {}))
+
+    @property
+    def is_float(self) -> bool:
+        """Whether nothing is to be done."""
+        return self.weights == 32 and all(self.for_layer(name).weights == 32 for name in self.layers)
+
+    @property
+    def needs_calibration(self) -> bool:
+        """Whether ranges of activations have to be measured on digits."""
+        return any(self.for_layer(name).activations < 32 for name in ("", *self.layers))
+
+
+def _check_scheme(step: str, quantize: Quantize) -> None:
+    """Refuse values, and combinations of them, that no `.tflite` file can hold or no LiteRT kernel computes."""
+    _choice(step, "weights", quantize.weights, WEIGHT_BITS)
+    _choice(step, "activations", quantize.activations, ACTIVATION_BITS)
+    _choice(step, "granularity", quantize.granularity, GRANULARITIES)
+    _choice(step, "ranges", quantize.ranges, RANGES)
+    weights, activations = quantize.weights, quantize.activations
+    if weights >= 16 and activations < 32:
+        raise ValueError(
+            f"{step}: weights of {weights} bits with activations of {activations}; integer activations need integer "
+            "weights: choose weights=8, or activations=32"
+        )
+    if activations == 16 and weights < 8:
+        raise ValueError(
+            f"{step}: activations of 16 bits with weights of {weights}; LiteRT computes 16-bit activations with 8-bit "
+            "weights only: choose weights=8, or activations=8"
+        )
+    if activations == 8 and weights == 2:
+        raise ValueError(
+            f"{step}: activations of 8 bits with weights of 2; LiteRT computes 2-bit weights with activations=32 "
+            "(rounded while running) only: choose weights=4, or activations=32"
+        )
+
+
+Step = Prune | Quantize
+_STEPS: dict[str, type[Step]] = {step.kind: step for step in (Prune, Quantize)}
+
+
+@dataclass(frozen=True, init=False)
+class Recipe:
+    """Steps that make a model small, in the order in which they are done.
+
+    Parameters
+    ----------
+    *steps
+        `Prune` and `Quantize` steps. No step at all: the float model itself.
+
+    Raises
+    ------
+    ValueError
+        If the order makes no sense; the sentence names the step.
+
+    Examples
+    --------
+    >>> Recipe(Prune(sparsity=0.6), Quantize(weights=8, activations=8)).to_python()
+    'ck.Recipe(ck.Prune(sparsity=0.6), ck.Quantize())'
+    """
+
+    steps: tuple[Step, ...]
+
+    def __init__(self, *steps: Step) -> None:
+        for step in steps:
+            if not isinstance(step, tuple(_STEPS.values())):
+                raise ValueError(f"Recipe: {step!r} is not a step; give Prune(...) or Quantize(...)")
+        for earlier, later in zip(steps, steps[1:], strict=False):
+            if earlier.rank > later.rank:
+                raise ValueError(
+                    f"Recipe: {type(later).__name__} after {type(earlier).__name__}; the weights are integers by then: "
+                    f"put {type(later).__name__} first"
+                )
+        if sum(isinstance(step, Quantize) for step in steps) > 1:
+            raise ValueError("Recipe: Quantize twice; weights are rounded once: give single layers with layers={...}")
+        object.__setattr__(self, "steps", tuple(steps))
+
+    @property
+    def prunes(self) -> tuple[Prune, ...]:
+        """The pruning steps."""
+        return tuple(step for step in self.steps if isinstance(step, Prune))
+
+    @property
+    def quantize(self) -> Quantize | None:
+        """The quantization step, if there is one that does something."""
+        for step in self.steps:
+            if isinstance(step, Quantize) and not step.is_float:
+                return step
+        return None
+
+    def to_json(self) -> str:
+        """Write the recipe as JSON text, the same text for equal recipes."""
+        return json.dumps({"version": _VERSION, "steps": [_step_to_dict(step) for step in self.steps]}, sort_keys=True)
+
+    @staticmethod
+    def from_json(text: str) -> Recipe:
+        """Read a recipe that `to_json` wrote.
+
+        Raises
+        ------
+        ValueError
+            If the text is not JSON, not a recipe, or from a later version; the sentence says which.
+        """
+        try:
+            data = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"Recipe: the text is not JSON ({error}); give what to_json() wrote") from error
+        if not isinstance(data, dict) or not isinstance(data.get("steps"), list):
+            raise ValueError("Recipe: the JSON has no list 'steps'; give what to_json() wrote")
+        if data.get("version") != _VERSION:
+            raise ValueError(f"Recipe: version is {data.get('version')!r}; this compresskit reads version {_VERSION}")
+        return Recipe(*(_step_from_dict(step) for step in data["steps"]))
+
+    def to_python(self) -> str:
+        """Write the recipe as the Python that makes it, `compresskit` imported as `ck`."""
+        return f"ck.Recipe({', '.join(_step_to_python(step) for step in self.steps)})"
+
+    def __str__(self) -> str:
+        return self.to_python()
+
+
+def _plain(value: Any) -> Any:
+    """Turn frozen values into those that JSON and Python literals have."""
+    if isinstance(value, Mapping):
+        return {key: _plain(each) for key, each in value.items()}
+    if isinstance(value, tuple):
+        return [_plain(each) for each in value]
+    return value
+
+
+def _step_to_dict(step: Step) -> dict[str, Any]:
+    """List a step's settings under its kind."""
+    return {"step": step.kind, **{each.name: _plain(getattr(step, each.name)) for each in fields(step)}}
+
+
+def _step_from_dict(data: Any) -> Step:
+    """Make a step of its settings."""
+    if not isinstance(data, dict) or data.get("step") not in _STEPS:
+        kind = data.get("step") if isinstance(data, dict) else data
+        raise ValueError(f"Recipe: the step {kind!r} is not known; choose from {', '.join(_STEPS)}")
+    cls = _STEPS[data["step"]]
+    settings = {key: value for key, value in data.items() if key != "step"}
+    unknown = sorted(set(settings) - {each.name for each in fields(cls)})
+    if unknown:
+        raise ValueError(f"{cls.__name__}: the setting {unknown[0]!r} is not known")
+    try:
+        return cls(**settings)
+    except TypeError as error:
+        raise ValueError(f"{cls.__name__}: {error}") from error
+
+
+def _step_to_python(step: Step) -> str:
+    """Write a step as a call that gives only what differs from the defaults."""
+    shown = []
+    for each in fields(step):
+        value = getattr(step, each.name)
+        default = each.default_factory() if each.default_factory is not MISSING else each.default
+        if each.default is MISSING and each.default_factory is MISSING or value != default:
+            shown.append(f"{each.name}={_plain(value)!r}")
+    return f"ck.{type(step).__name__}({', '.join(shown)})"
