@@ -26,14 +26,21 @@ def cache_folder() -> Path:
     `~/Library/Caches` on macOS, `%LOCALAPPDATA%` on Windows.
     """
     if chosen := os.environ.get("COMPRESSKIT_CACHE"):
-        return Path(chosen).expanduser().absolute()
+        return _expanded(chosen).absolute()
     if sys.platform == "win32":
         base = os.environ.get("LOCALAPPDATA") or "~/AppData/Local"
-        return Path(base).expanduser() / "compresskit" / "Cache"
+        return _expanded(base) / "compresskit" / "Cache"
     default = "~/Library/Caches" if sys.platform == "darwin" else "~/.cache"
     base = os.environ.get("XDG_CACHE_HOME", "")
     # The XDG specification tells to ignore a relative path.
-    return Path(base if Path(base).is_absolute() else default).expanduser() / "compresskit"
+    return _expanded(base if Path(base).is_absolute() else default) / "compresskit"
+
+
+def _expanded(path: str) -> Path:
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:  # a container's user without a home
+        return Path(tempfile.gettempdir()) / "compresskit-without-home"
 
 
 def read(path: Path) -> Bytes:

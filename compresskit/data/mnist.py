@@ -42,7 +42,7 @@ VALIDATION = 5_000
 PARTS = {"train": 54_000, "validation": VALIDATION, "test": 10_000, "set aside": 1_000}
 PIXELS = 28 * 28
 PACKED_BYTES = sum(PARTS.values()) * (PIXELS + 1)
-# The sum of the packed bytes read as little-endian 64-bit words, modulo 2**64. It is no cryptographic hash, but it takes
+# The sum of the packed bytes read as little-endian 64-bit words, modulo 2**64. No cryptographic hash, but it takes
 # 4 ms where sha256 takes 30 to 150, so that every load can check every byte for rot on the disk.
 PACKED_SUM = 15_293_512_373_614_217_748
 
@@ -58,7 +58,7 @@ class Arrays(NamedTuple):
 
 def sha256(array: Bytes) -> str:
     """Return the sha256 (hex) of the array's bytes in C order."""
-    return hashlib.sha256(np.ascontiguousarray(array)).hexdigest()
+    return hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
 
 
 def difference(arrays: Arrays) -> str:

@@ -68,7 +68,7 @@ class Split:
         digest = hashlib.sha256()
         for array in (self.images, self.labels):
             digest.update(f"{array.dtype.str}{array.shape}".encode())
-            digest.update(np.ascontiguousarray(array))
+            digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()
 
     def __eq__(self, other: object) -> bool:
@@ -114,9 +114,13 @@ class Digits:
     def __post_init__(self) -> None:
         kinds = {(part.images.shape[1:], part.images.dtype.str) for part in (self.train, self.validation, self.test)}
         if len(kinds) > 1:
-            raise ValueError(f"train, validation and test must hold images of one shape and type; found {sorted(kinds)}")
+            raise ValueError(
+                f"train, validation and test must hold images of one shape and type; found {sorted(kinds)}"
+            )
         if self.complete == bool(self.notice):
-            raise ValueError(f"notice={self.notice!r}: an incomplete set needs one, and a complete set (complete=True) has none")
+            raise ValueError(
+                f"notice={self.notice!r}: an incomplete set needs one, and a complete set (complete=True) has none"
+            )
 
     def __repr__(self) -> str:
         parts = ", ".join(f"{part.name} {len(part):,}" for part in (self.train, self.validation, self.test))
