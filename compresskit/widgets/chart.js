@@ -1,0 +1,111 @@
+// One promise a page: the first chart asks its kernel for plotly.js, all others wait for the same.
+const KEY = "__compresskit_plotly";
+
+async function unpack(view) {
+  const bytes = new Uint8Array(view.buffer, view.byteOffset, view.byteLength);
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+  const code = await new Response(stream).text();
+  const wrapped = "const module={exports:{}};const exports=module.exports;const define=undefined;"
+    + code + ";\nexport default module.exports;";
+  const address = URL.createObjectURL(new Blob([wrapped], { type: "text/javascript" }));
+  try {
+    return (await import(/* webpackIgnore: true */ address)).default;
+  } finally {
+    URL.revokeObjectURL(address);
+  }
+}
+
+function plotly(model) {
+  const shared = (globalThis[KEY] ??= {});
+  if (!shared.loaded) {
+    shared.loaded = new Promise((resolve, reject) => Object.assign(shared, { resolve, reject }));
+    shared.asked = 0;
+    shared.loaded.catch(() => { delete globalThis[KEY]; });
+  }
+  const receive = (message, buffers) => {
+    if (message.type !== "plotly" || shared.unpacking) return;
+    shared.unpacking = true;
+    unpack(buffers[0]).then(shared.resolve, shared.reject);
+  };
+  // A kernel that died owes an answer that never comes: after a while each chart asks its own.
+  const ask = () => {
+    if (shared.unpacking || Date.now() - shared.asked < 4000) return;
+    shared.asked = Date.now();
+    model.send({ type: "plotly" });
+  };
+  model.on("msg:custom", receive);
+  const timer = setInterval(ask, 1000);
+  ask();
+  const done = () => { clearInterval(timer); model.off("msg:custom", receive); };
+  shared.loaded.then(done, done);
+  return shared.loaded;
+}
+
+async function render({ model, el }) {
+  el.classList.add("ck-chart");
+  const size = () => { el.style.height = model.get("height") + "px"; };
+  size();
+  el.style.width = "100%";
+  el.style.minWidth = "0";
+  el.setAttribute("role", "figure");
+  const name = () => el.setAttribute("aria-label", model.get("label"));
+  name();
+  const plot = document.createElement("div");
+  plot.style.height = "100%";
+  el.append(plot);
+
+  let closed = false, Plotly;
+  try {
+    Plotly = await plotly(model);
+  } catch (error) {
+    plot.textContent = "The plot could not be loaded (" + error.message + "). Reload the page and run the cell again.";
+    return;
+  }
+  // Only one drawing at a time; while it runs, the newest state waits.
+  let drawing = false, again = false;
+  const draw = async () => {
+    if (drawing) { again = true; return; }
+    drawing = true;
+    try {
+      do {
+        again = false;
+        if (closed) return;
+        const { data, layout, config } = model.get("figure");
+        const all = { ...structuredClone(layout), autosize: true, height: model.get("height") };
+        await Plotly.react(plot, structuredClone(data), all, config);
+        plot.dataset.drawn = String(1 + Number(plot.dataset.drawn || 0));
+      } while (again);
+    } finally {
+      drawing = false;
+    }
+  };
+  const start = async () => {
+    await draw();
+    plot.on("plotly_click", (event) => {
+      const point = event.points[0];
+      model.send({ type: "click", curve: point.curveNumber, point: point.pointNumber });
+    });
+  };
+  let width = 0;
+  const watcher = new ResizeObserver(() => {
+    if (el.clientWidth === 0 || el.clientWidth === width) return;
+    const first = width === 0;
+    width = el.clientWidth;
+    if (first) start(); else if (plot.dataset.drawn) Plotly.Plots.resize(plot);
+  });
+  const update = () => { if (width) draw(); };
+  const resize = () => { size(); update(); };
+  model.on("change:figure", update);
+  model.on("change:height", resize);
+  model.on("change:label", name);
+  watcher.observe(el);
+  return () => {
+    closed = true;
+    watcher.disconnect();
+    model.off("change:figure", update);
+    model.off("change:height", resize);
+    model.off("change:label", name);
+    Plotly.purge(plot);
+  };
+}
+export default { render };
