@@ -9,8 +9,30 @@
 
 from compresskit.data.cache import cache_folder
 from compresskit.data.folders import load_idx
-from compresskit.data.idx import IdxError, read_idx
-from compresskit.data.sources import load_mnist
+from compresskit.data.idx import IdxError, read_idx, write_idx
+from compresskit.data.sources import load_mnist, write_mnist
 from compresskit.data.splits import Digits, Split, as_float
 
-__all__ = ["Digits", "IdxError", "Split", "as_float", "cache_folder", "load_idx", "load_mnist", "read_idx"]
+    "Digits",
+    "IdxError",
+    "Split",
+    "as_float",
+    "cache_folder",
+    "load_idx",
+    "load_mnist",
+    "read_idx",
+    "write_idx",
+    "write_mnist",
+]
+__all__ = [
+    "Digits",
+    "IdxError",
+    "Split",
+    "as_float",
+    "cache_folder",
+    "load_idx",
+    "load_mnist",
+    "read_idx",
+    "write_idx",
+    "write_mnist",
+]

@@ -26,17 +26,18 @@ def cache_folder() -> Path:
     `~/Library/Caches` on macOS, `%LOCALAPPDATA%` on Windows.
     """
     if chosen := os.environ.get("COMPRESSKIT_CACHE"):
-        return _expanded(chosen).absolute()
+        return expanded(chosen).absolute()
     if sys.platform == "win32":
         base = os.environ.get("LOCALAPPDATA") or "~/AppData/Local"
-        return _expanded(base) / "compresskit" / "Cache"
+        return expanded(base) / "compresskit" / "Cache"
     default = "~/Library/Caches" if sys.platform == "darwin" else "~/.cache"
     base = os.environ.get("XDG_CACHE_HOME", "")
     # The XDG specification tells to ignore a relative path.
-    return _expanded(base if Path(base).is_absolute() else default) / "compresskit"
+    return expanded(base if Path(base).is_absolute() else default) / "compresskit"
 
 
-def _expanded(path: str) -> Path:
+def expanded(path: str) -> Path:
+    """Return the path with `~` replaced by the user's home."""
     try:
         return Path(path).expanduser()
     except RuntimeError:  # a container's user without a home

