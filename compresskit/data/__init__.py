@@ -13,17 +13,6 @@ from compresskit.data.idx import IdxError, read_idx, write_idx
 from compresskit.data.sources import load_mnist, write_mnist
 from compresskit.data.splits import Digits, Split, as_float
 
-    "Digits",
-    "IdxError",
-    "Split",
-    "as_float",
-    "cache_folder",
-    "load_idx",
-    "load_mnist",
-    "read_idx",
-    "write_idx",
-    "write_mnist",
-]
 __all__ = [
     "Digits",
     "IdxError",
