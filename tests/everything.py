@@ -7,7 +7,6 @@ of all stages, a check like the linter's as one.
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -16,11 +15,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from compresskit.doctor import find_chromium
+
 ROOT = Path(__file__).resolve().parent.parent
 REPORTS = ROOT / "build" / "tests"
 NO_TESTS = 5  # pytest's exit code where nothing was collected
 
-CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 NO_CHROMIUM = "browser tests skipped: there is no Chromium (Debian and Ubuntu: sudo apt-get install chromium)"
 
 
@@ -74,7 +74,7 @@ def notebooks() -> Counts:
 def browser() -> Counts:
     """Run the browser tests; without Chromium say what to install, and fail where the run must have them."""
     required = os.environ.get("COMPRESSKIT_REQUIRE_BROWSER") == "1"
-    if not any(map(shutil.which, CHROMIUM)):
+    if find_chromium() is None:
         print(NO_CHROMIUM)
         return Counts(0, int(required), int(not required))
     found = tests("tests/browser")
