@@ -2,7 +2,7 @@
 
 A `Recipe` can be compared, hashed, written to JSON and read back unchanged, and shown as the Python that makes it. What
 makes no sense is refused here, before anything is computed; what depends on the model (its layers, its operators) is
-refused by `compresskit.compress`.
+refused by `compresskit.compression`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, dataclass, field, fields, replace
+from itertools import pairwise
 from types import MappingProxyType
 from typing import Any, ClassVar
 
@@ -112,7 +113,9 @@ class Quantize:
 
     def __post_init__(self) -> None:
         if not isinstance(self.layers, Mapping):
-            raise ValueError(f"Quantize: layers is {self.layers!r}; give a mapping such as {{'conv1': {{'weights': 8}}}}")
+            raise ValueError(
+                f"Quantize: layers is {self.layers!r}; give a mapping such as {{'conv1': {{'weights': 8}}}}"
+            )
         count = self.calibration_digits
         if isinstance(count, bool) or not isinstance(count, int) or count < 1:
             raise ValueError(f"Quantize: calibration_digits is {count!r}; give a whole number of at least 1")
@@ -207,7 +210,7 @@ class Recipe:
         for step in steps:
             if not isinstance(step, tuple(_STEPS.values())):
                 raise ValueError(f"Recipe: {step!r} is not a step; give Prune(...) or Quantize(...)")
-        for earlier, later in zip(steps, steps[1:], strict=False):
+        for earlier, later in pairwise(steps):
             if earlier.rank > later.rank:
                 raise ValueError(
                     f"Recipe: {type(later).__name__} after {type(earlier).__name__}; the weights are integers by then: "
@@ -297,6 +300,6 @@ def _step_to_python(step: Step) -> str:
     for each in fields(step):
         value = getattr(step, each.name)
         default = each.default_factory() if each.default_factory is not MISSING else each.default
-        if each.default is MISSING and each.default_factory is MISSING or value != default:
+        if (each.default is MISSING and each.default_factory is MISSING) or value != default:
             shown.append(f"{each.name}={_plain(value)!r}")
     return f"ck.{type(step).__name__}({', '.join(shown)})"

@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -100,8 +101,7 @@ def sites(model: ModelT) -> tuple[Site, ...]:
         found.append((kind, index, weights, source))
     names = _layer_names(model, [(kind, weights) for kind, _, weights, _ in found])
     return tuple(
-        Site(name, kind, index, weights, bias)
-        for name, (kind, index, weights, bias) in zip(names, found, strict=True)
+        Site(name, kind, index, weights, bias) for name, (kind, index, weights, bias) in zip(names, found, strict=True)
     )
 
 
@@ -156,7 +156,7 @@ def _macs(model: ModelT, site: Site, shape: tuple[int, ...]) -> int:
     return size * int(np.prod(output[1:3]))
 
 
-def _operators(model: ModelT) -> Iterator[tuple[int, str, object]]:
+def _operators(model: ModelT) -> Iterator[tuple[int, str, Any]]:
     """Go through the operators of the main graph with their index and kind."""
     for index, op in enumerate(model.subgraphs[0].operators):
         yield index, files.operator_name(model, op), op
@@ -188,7 +188,7 @@ def _layer_names(model: ModelT, found: list[tuple[str, int]]) -> list[str]:
 
 def _short_name(tensor: str) -> str:
     """Find the layer's name in a tensor's: `digit_reader/conv1/Conv2D` and `a/relu/Relu;a/conv1/Conv2D` to `conv1`."""
-    candidates = []
+    candidates: list[tuple[bool, int, str]] = []
     for path in tensor.split(";"):
         parts = [part for part in path.split("/") if part]
         kernel = bool(parts) and bool(re.match(r"^(Conv2D|MatMul|depthwise|conv2d_transpose)(_?\d+)?$", parts[-1]))

@@ -174,9 +174,7 @@ def _checked(algorithm: str, op: Any, config: Any, scope: str) -> Any:
     weights = config.weight_tensor_config
     plain = replace(config, weight_tensor_config=replace(weights, algorithm_params={}))
     try:
-        algorithm_manager.check_op_quantization_config(
-            algorithm_manager.AlgorithmName.MIN_MAX_UNIFORM_QUANT, op, plain
-        )
+        algorithm_manager.check_op_quantization_config(algorithm_manager.AlgorithmName.MIN_MAX_UNIFORM_QUANT, op, plain)
     except ValueError as error:
         layer = weights.algorithm_params["layer"] or scope.rstrip(";")
         flowing = config.activation_tensor_config.num_bits if config.activation_tensor_config else 32

@@ -1,0 +1,157 @@
+"""Score a file: LiteRT's answers on real digits, and nothing else."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compresskit.data import Split
+from compresskit.litert.probe import resident_memory
+from compresskit.litert.runtime import Latency, outputs
+from compresskit.litert.runtime import latency as measure_latency
+
+if TYPE_CHECKING:
+    from compresskit.compression import Compressed
+    from compresskit.zoo import Checkpoint
+
+_Z = 1.959964
+"""Quantile of the normal distribution that leaves 2.5 % on either side."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """How well a file reads digits.
+
+    Attributes
+    ----------
+    accuracy : float
+        Fraction of the digits read rightly.
+    interval : (float, float)
+        The 95 % Wilson interval of the accuracy: what the true accuracy may be, for other digits of the same kind.
+    n : int
+        How many digits were read.
+    predictions : ndarray of int64, shape (n,)
+        The digit that the file reads in each image.
+    latency : Latency or None
+        Time of a single image, if it was asked for.
+    memory : int or None
+        Bytes of memory that a process needs more for loading and running the file, if it was asked for.
+    notice : str
+        What has to be known about the digits, such as that they are an offline sample; often empty.
+    """
+
+    accuracy: float
+    interval: tuple[float, float]
+    n: int
+    predictions: NDArray[np.int64] = field(repr=False, compare=False)
+    model: Compressed | Checkpoint = field(repr=False, compare=False)
+    latency: Latency | None = None
+    memory: int | None = None
+    notice: str = ""
+
+    @property
+    def size(self) -> int:
+        """Length of the file in bytes."""
+        return len(self.model.tflite)
+
+    @property
+    def deflated_size(self) -> int:
+        """Length of the file in bytes after DEFLATE; computed when it is first asked for."""
+        return self.model.deflated_size
+
+    @property
+    def errors(self) -> int:
+        """How many digits were misread."""
+        return self.n - round(self.accuracy * self.n)
+
+    def __str__(self) -> str:
+        low, high = self.interval
+        text = (
+            f"{self.accuracy:.2%} of {self.n:,} digits (95 % interval {low:.2%} to {high:.2%}), "
+            f"{self.size:,} bytes, {self.deflated_size:,} deflated"
+        )
+        if self.latency is not None:
+            text += f", {self.latency.median * 1e6:,.0f} µs an image on {self.latency.threads} thread"
+            text += "s" if self.latency.threads > 1 else ""
+        return f"{text}. {self.notice}" if self.notice else text
+
+
+def wilson_interval(correct: int, n: int) -> tuple[float, float]:
+    """Compute the 95 % interval of a proportion.
+
+    `(p + z²/2n ± z sqrt(p (1 - p) / n + z²/4n²)) / (1 + z²/n)` with z = 1.96 (Wilson 1927).
+
+    Parameters
+    ----------
+    correct
+        How many of the trials succeeded.
+    n
+        How many trials there were, at least 1.
+
+    Returns
+    -------
+    (float, float)
+        Lower and upper end, within [0, 1].
+
+    Raises
+    ------
+    ValueError
+        If `n` is below 1 or `correct` is not between 0 and `n`.
+    """
+    if n < 1 or not 0 <= correct <= n:
+        raise ValueError(f"correct is {correct} and n is {n}; give 0 <= correct <= n, and n of at least 1")
+    p = correct / n
+    centre = p + _Z**2 / (2 * n)
+    half = _Z * math.sqrt(p * (1 - p) / n + _Z**2 / (4 * n**2))
+    scale = 1 + _Z**2 / n
+    return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
+
+
+def evaluate(
+    model: Compressed | Checkpoint, digits: Split, *, latency: bool = False, memory: bool = False, threads: int = 1
+) -> Score:
+    """Run a file over digits with LiteRT and count the right answers.
+
+    Parameters
+    ----------
+    model
+        A compressed model, or a checkpoint for its float file.
+    digits
+        Images and labels, such as `digits.test`. All of them are read.
+    latency
+        Also time single images: median and spread of 200 runs.
+    memory
+        Also measure what memory a fresh process needs for the file.
+    threads
+        Threads that LiteRT is given while single images are timed.
+
+    Returns
+    -------
+    Score
+        Accuracy with its interval, sizes in bytes, and what else was asked for.
+
+    Raises
+    ------
+    ValueError
+        If there are no digits, or they do not fit the model.
+    """
+    if len(digits) == 0:
+        raise ValueError("digits: there are none; give at least one, such as digits.test")
+    images = np.asarray(digits.images)
+    logits = outputs(model.tflite, images)
+    predictions = logits.reshape(len(logits), -1).argmax(axis=1)
+    correct = int((predictions == digits.labels).sum())
+    return Score(
+        accuracy=correct / len(digits),
+        interval=wilson_interval(correct, len(digits)),
+        n=len(digits),
+        predictions=predictions,
+        model=model,
+        latency=measure_latency(model.tflite, images[:1], threads=threads) if latency else None,
+        memory=resident_memory(model.tflite) if memory else None,
+        notice=digits.notice,
+    )
