@@ -1,0 +1,71 @@
+"""Fixtures: one JupyterLab and one Chromium for all browser tests, one notebook page for each."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from lab_driver import LabServer, NotebookPage, chromium, find_chromium
+
+MISSING = "there is no Chromium here (Debian and Ubuntu: sudo apt-get install chromium)"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of this folder, and skip them with one line where there is no browser."""
+    here = [item for item in items if Path(__file__).parent in item.path.parents]
+    for item in here:
+        item.add_marker(pytest.mark.browser)
+        if find_chromium() is None and os.environ.get("COMPRESSKIT_REQUIRE_BROWSER") != "1":
+            item.add_marker(pytest.mark.skip(reason=MISSING))
+
+
+@pytest.fixture(scope="session")
+def lab(tmp_path_factory) -> Iterator[LabServer]:
+    """A JupyterLab that ends with the tests, also when they are terminated."""
+    if find_chromium() is None:
+        pytest.fail(MISSING)
+    server = LabServer(tmp_path_factory.mktemp("lab"))
+    previous = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        yield server
+        server.shut_down_kernels()
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """One Chromium."""
+    with chromium() as started:
+        yield started
+
+
+@pytest.fixture
+def open_notebook(lab, browser, request) -> Iterator[Callable[..., NotebookPage]]:
+    """``open_notebook([cell, ...], width=1280)`` gives a page; errors in its console fail the test at the end."""
+    pages: list[NotebookPage] = []
+
+    def open_page(cells: Sequence[str], *, width: int = 1280, height: int = 1400) -> NotebookPage:
+        name = f"{request.node.name.replace('[', '-').strip(']')}-{len(pages)}.ipynb"
+        lab.write(name, cells)
+        page = browser.new_context(
+            viewport={"width": width, "height": height}, accept_downloads=True,
+            permissions=["clipboard-read", "clipboard-write"],
+        ).new_page()  # fmt: skip
+        pages.append(NotebookPage(page, lab, name))
+        return pages[-1]
+
+    yield open_page
+    heard = [error for page in pages for error in page.errors]
+    for page in pages:
+        page.page.context.close()
+    lab.shut_down_kernels()
+    assert heard == [], heard

@@ -1,0 +1,262 @@
+"""Start JupyterLab, open a notebook in Chromium, run it, and hear every error: of cells, page and console."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from playwright.sync_api import Browser, ConsoleMessage, Error, Page, sync_playwright
+
+ROOT = Path(__file__).resolve().parents[2]
+SCREENSHOTS = ROOT / "build" / "screenshots"
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+FLAGS = (
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+)  # fmt: skip
+PATIENCE = 60_000  # milliseconds; how long a broken page is waited for
+QUIET = {
+    "@jupyterlab/apputils-extension:notification": {
+        "fetchNews": "false", "checkForUpdates": False, "doNotDisturbMode": True,
+    }
+}  # fmt: skip
+
+RUN_ALL = """async () => {
+  const wait = async (test, what) => {
+    const end = Date.now() + 90000;
+    while (!test()) {
+      if (Date.now() > end) throw new Error("waited in vain for " + what);
+      await new Promise((done) => setTimeout(done, 50));
+    }
+  };
+  await wait(() => window.jupyterapp?.shell?.currentWidget?.content?.widgets?.length > 0, "the notebook");
+  const panel = jupyterapp.shell.currentWidget;
+  await panel.context.ready;
+  await panel.revealed;
+  await panel.sessionContext.ready;
+  await panel.sessionContext.session.kernel.info;
+  await wait(() => panel.sessionContext.session.kernel.status === "idle", "an idle kernel");
+  await jupyterapp.commands.execute("notebook:run-all-cells");
+  const errors = [];
+  for (const cell of panel.content.widgets) {
+    if (cell.model.type !== "code") continue;
+    const outputs = cell.model.outputs.toJSON();
+    for (const output of outputs) if (output.output_type === "error")
+      errors.push(output.ename + ": " + output.evalue);
+    if (cell.model.executionCount === null) errors.push("not run: " + cell.model.sharedModel.getSource().slice(0, 60));
+  }
+  return errors;
+}"""
+
+
+def find_chromium() -> str | None:
+    """Path of a Chromium or Chrome, if there is one."""
+    return next(filter(None, map(shutil.which, CHROMIUM)), None)
+
+
+def _die_with_parent() -> None:
+    """In the child: be sent SIGTERM when the test process dies, however it dies (Linux only)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class LabServer:
+    """A JupyterLab of its own: own port, token, settings and folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.notebooks = folder / "notebooks"
+        self.notebooks.mkdir(parents=True)
+        config = folder / "config"
+        (config / "labconfig").mkdir(parents=True)
+        (config / "labconfig" / "default_setting_overrides.json").write_text(json.dumps(QUIET))
+        self.token, self.port = secrets.token_hex(16), _free_port()
+        self.address = f"http://127.0.0.1:{self.port}"
+        environment = os.environ | {
+            "JUPYTER_CONFIG_DIR": str(config), "JUPYTER_RUNTIME_DIR": str(folder / "runtime"),
+            "JUPYTERLAB_SETTINGS_DIR": str(folder / "settings"),
+            "JUPYTERLAB_WORKSPACES_DIR": str(folder / "workspaces"),
+            "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep),
+            "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+        }  # fmt: skip
+        self.log = folder / "server.log"
+        command = [
+            sys.executable, "-m", "jupyterlab", "--no-browser", "--ip=127.0.0.1", f"--port={self.port}", "--allow-root",
+            "--ServerApp.port_retries=0", f"--IdentityProvider.token={self.token}",
+            f"--ServerApp.root_dir={self.notebooks}", "--LabApp.expose_app_in_browser=True",
+            "--LabApp.extension_manager=readonly", '--ServerApp.jpserver_extensions={"jupyterlab_jupytext":False}',
+        ]  # fmt: skip
+        with self.log.open("w") as log:
+            self._process = subprocess.Popen(
+                command, stdout=log, stderr=log, env=environment, cwd=folder, preexec_fn=_die_with_parent
+            )
+        self._wait_ready()
+
+    def _wait_ready(self) -> None:
+        end = time.monotonic() + PATIENCE / 1000
+        while time.monotonic() < end:
+            if self._process.poll() is not None:
+                break
+            try:
+                self.call("GET", "/api/status")
+            except OSError:
+                time.sleep(0.1)
+            else:
+                return
+        self.stop()
+        raise RuntimeError(f"JupyterLab did not start:\n{self.log.read_text()[-3000:]}")
+
+    def call(self, method: str, path: str) -> Any:
+        """Ask the server's own interface."""
+        request = urllib.request.Request(
+            self.address + path, method=method, headers={"Authorization": f"token {self.token}"}
+        )
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            body = answer.read()
+        return json.loads(body) if body else None
+
+    def write(self, name: str, cells: Sequence[str]) -> Path:
+        """Write a notebook of code cells."""
+        book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+        book.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
+        path = self.notebooks / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        nbformat.write(book, path)
+        return path
+
+    def shut_down_kernels(self) -> None:
+        """End every session of this server."""
+        for session in self.call("GET", "/api/sessions"):
+            self.call("DELETE", f"/api/sessions/{session['id']}")
+
+    def stop(self) -> None:
+        """End the server and its kernels."""
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGTERM)
+            try:
+                self._process.wait(20)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+
+
+class NotebookPage:
+    """A notebook in the browser.
+
+    Attributes
+    ----------
+    page
+        Playwright's page.
+    errors
+        What the console and the page complained of, in order.
+    """
+
+    def __init__(self, page: Page, server: LabServer, name: str) -> None:
+        self.page, self.server, self.name = page, server, name
+        self.errors: list[str] = []
+        page.on("console", self._hear)
+        page.on("pageerror", lambda error: self.errors.append(f"uncaught: {error}"))
+        page.set_default_timeout(PATIENCE)
+        page.goto(f"{server.address}/lab/workspaces/{secrets.token_hex(4)}/tree/{name}?token={server.token}&reset")
+
+    def _hear(self, message: ConsoleMessage) -> None:
+        if message.type == "error":
+            where = message.location.get("url", "") if message.location else ""
+            self.errors.append(f"{message.text} ({where})")
+
+    def run_all(self) -> None:
+        """Run every cell; raises with the errors of the cells."""
+        errors = self.page.evaluate(RUN_ALL)
+        assert errors == [], errors
+
+    def theme(self, dark: bool) -> None:
+        """Switch JupyterLab's theme."""
+        name = "JupyterLab Dark" if dark else "JupyterLab Light"
+        self.page.evaluate("(theme) => jupyterapp.commands.execute('apputils:change-theme', { theme })", name)
+        light = str(not dark).lower()
+        self.page.wait_for_function("(light) => document.body.dataset.jpThemeLight === light", arg=light)
+
+    def chart(self, at: str = "") -> dict[str, Any]:
+        """Data and layout that plotly drew last, of the first chart inside the selector `at`."""
+        selector = f"{at} .js-plotly-plot".strip()
+        self.page.wait_for_selector(selector)
+        return self.page.evaluate(
+            "(at) => { const plot = document.querySelector(at);"
+            " return JSON.parse(JSON.stringify({ data: plot.data, layout: plot.layout })); }",
+            selector,
+        )
+
+    def wait(self, script: str, argument: Any = None) -> None:
+        """Wait until a JavaScript expression holds."""
+        self.page.wait_for_function(script, arg=argument)
+
+    def kernel(self, code: str) -> str:
+        """Run code in the notebook's kernel, beside the notebook; gives what it printed. Raises what it raised."""
+        printed, error = self.page.evaluate(
+            """async (code) => {
+              const kernel = jupyterapp.shell.currentWidget.sessionContext.session.kernel;
+              const future = kernel.requestExecute({ code, store_history: false });
+              let printed = "", error = "";
+              future.onIOPub = ({ header, content }) => {
+                if (header.msg_type === "stream") printed += content.text;
+                if (header.msg_type === "error") error = content.ename + ": " + content.evalue;
+              };
+              await future.done;
+              return [printed, error];
+            }""",
+            code,
+        )
+        assert not error, error
+        return str(printed)
+
+    def press(self, slider: str, *keys: str) -> None:
+        """Focus the handle of the slider inside a selector, and press keys."""
+        handle = self.page.locator(f"{slider} .noUi-handle").first
+        handle.scroll_into_view_if_needed()
+        handle.focus()
+        for key in keys:
+            self.page.keyboard.press(key)
+
+    def screenshot(self, name: str, at: str | None = None) -> Path:
+        """Save what is seen, or one element, under build/screenshots."""
+        SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+        path = SCREENSHOTS / f"{name}.png"
+        self.page.wait_for_timeout(300)  # transitions end; nothing is asserted on the picture
+        if at is None:
+            self.page.screenshot(path=path)
+        else:
+            self.page.locator(at).first.screenshot(path=path)
+        return path
+
+
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    """A headless browser."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=find_chromium(), headless=True, args=list(FLAGS))
+        try:
+            yield browser
+        finally:
+            try:
+                browser.close()
+            except Error as error:  # it may have died with the test that looked at it
+                print(f"closing Chromium: {error}", file=sys.stderr)

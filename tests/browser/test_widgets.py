@@ -1,0 +1,83 @@
+"""The building blocks in a real JupyterLab: charts and the drawing pad."""
+
+from __future__ import annotations
+
+CHARTS = """
+from compresskit.widgets.figures import Chart, figure
+from compresskit.widgets.style import style_tag
+import ipywidgets as w
+charts = [Chart(figure([{"type": "scatter", "mode": "markers", "name": f"chart {i}", "x": [1, 2, 3], "y": [i, 1, 4]}],
+          {"xaxis": {"title": {"text": "size"}}}), height=200, label=f"chart number {i}") for i in range(8)]
+clicks = []
+charts[0].on_click(lambda curve, point: clicks.append((curve, point)))
+box = w.VBox([w.HTML(style_tag()), *charts])
+box.add_class("compresskit")
+box
+"""
+
+
+def test_eight_charts_load_plotly_once(open_notebook):
+    notebook = open_notebook([CHARTS], height=2200)
+    received: list[int] = []
+    notebook.page.on("websocket", lambda socket: socket.on("framereceived", lambda frame: received.append(len(frame))))
+    notebook.run_all()
+    notebook.wait("() => document.querySelectorAll('.js-plotly-plot').length === 8")
+    notebook.wait("() => [...document.querySelectorAll('.js-plotly-plot')].every((p) => p.dataset.drawn)")
+    heights = notebook.page.evaluate("() => [...document.querySelectorAll('.ck-chart')].map((e) => e.offsetHeight)")
+    assert heights == [200] * 8
+    assert sum(received) < 3_000_000, "one copy of plotly.js is 1.6 MB"
+
+
+def test_a_reloaded_page_shows_the_last_state(open_notebook):
+    notebook = open_notebook([CHARTS])
+    notebook.run_all()
+    notebook.wait("() => document.querySelector('.js-plotly-plot')?.dataset.drawn")
+    notebook.kernel("charts[0].show(figure([{'type': 'scatter', 'x': [1, 2], 'y': [7, 8]}], {}))")
+    notebook.wait("() => document.querySelector('.js-plotly-plot').data[0].y[0] === 7")
+    notebook.page.evaluate("() => jupyterapp.commands.execute('docmanager:save')")
+    notebook.page.reload()
+    notebook.wait("() => document.querySelector('.js-plotly-plot')?.data?.[0]?.y?.[0] === 7")
+
+
+def test_a_click_reaches_python(open_notebook):
+    notebook = open_notebook([CHARTS])
+    notebook.run_all()
+    notebook.wait("() => document.querySelector('.js-plotly-plot')?.dataset.drawn")
+    box = notebook.page.evaluate(
+        "() => { const b = document.querySelectorAll('.js-plotly-plot .point')[1].getBoundingClientRect();"
+        " return [b.x + b.width / 2, b.y + b.height / 2]; }"
+    )
+    notebook.page.mouse.move(*box)
+    notebook.page.mouse.click(*box)
+    for _ in range(100):
+        if notebook.kernel("print(clicks)").strip() == "[(0, 1)]":
+            break
+        notebook.page.wait_for_timeout(50)
+    assert notebook.kernel("print(clicks)").strip() == "[(0, 1)]"
+
+
+PAD = """
+from compresskit.widgets.drawing import DrawingPad
+pad = DrawingPad()
+pad
+"""
+
+
+def test_a_drawn_stroke_reaches_python(open_notebook):
+    notebook = open_notebook([PAD])
+    notebook.run_all()
+    canvas = notebook.page.get_by_role("img", name="Draw a digit here")
+    canvas.wait_for()
+    box = canvas.bounding_box()
+    middle = box["x"] + box["width"] / 2
+    notebook.page.mouse.move(middle, box["y"] + 40)
+    notebook.page.mouse.down()
+    for step in range(20):
+        notebook.page.mouse.move(middle, box["y"] + 40 + 8 * step)
+    notebook.page.mouse.up()
+    notebook.page.wait_for_timeout(300)
+    rows = notebook.kernel("print(sum(pad.digit.any(axis=1)))")
+    assert rows == "20\n", "the stroke fills the box"
+    notebook.page.keyboard.press("Delete")
+    notebook.page.wait_for_timeout(300)
+    assert notebook.kernel("print(pad.digit.any())") == "False\n"
