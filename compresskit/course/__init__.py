@@ -1,1 +1,7 @@
-"""Exercise checks, predictions, and the building of notebooks from lessons."""
+"""Exercise checks, predictions, pictures, and the building of notebooks from lessons."""
+
+from compresskit.course.checks import check
+from compresskit.course.predict import predict, reveal
+from compresskit.course.show import show_bars, show_digits
+
+__all__ = ["check", "predict", "reveal", "show_bars", "show_digits"]
