@@ -106,7 +106,8 @@ def write_idx(path: str | os.PathLike[str], array: Array) -> None:
 def _read(path: Path, stream: IO[bytes]) -> Array:
     dtype, shape, header = _read_header(path, stream)
     expected = math.prod(shape) * dtype.itemsize
-    if expected > _MOST_BYTES:
+    # A size of 0 must not hide the others: NumPy counts them without it too.
+    if math.prod(size or 1 for size in shape) * dtype.itemsize > _MOST_BYTES:
         raise IdxError(
             path,
             4,
