@@ -7,7 +7,8 @@ itself, many examples at once.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,67 +16,67 @@ from numpy.typing import NDArray
 from compresskit.litert import model as files
 from compresskit.litert.runtime import Session, batch_size, encode
 
-
-@functools.lru_cache(maxsize=32)
-def flowing(tflite: bytes) -> tuple[int, ...]:
-    """List the real-valued tensors that operators of the main graph compute, in the order of their making."""
-    model = files.read(tflite)
-    tensors = model.subgraphs[0].tensors
-    computed = (int(index) for op in model.subgraphs[0].operators for index in op.outputs)
-    return tuple(index for index in computed if files.DTYPES[tensors[index].type] == "float32")
+Weights = Mapping[int, NDArray[Any]]
+"""Constant tensors that are replaced before a run: index in the main graph to array."""
 
 
 @functools.lru_cache(maxsize=32)
-def _exposed(tflite: bytes) -> tuple[bytes, tuple[str, ...], tuple[str, ...]]:
-    """Write the model with every computed tensor as an output; name its inputs and those outputs."""
+def _exposed(tflite: bytes) -> tuple[bytes, str, tuple[str, ...]]:
+    """Write the model with every real-valued tensor that it computes as an output; name its input and those outputs."""
     model = files.read(tflite)
-    tensors = model.subgraphs[0].tensors
-    indices = flowing(tflite)
-    inputs = tuple(files.tensor_name(tensors[index]) for index in model.subgraphs[0].inputs)
-    return files.expose(model, list(indices)), inputs, tuple(files.tensor_name(tensors[index]) for index in indices)
+    graph = model.subgraphs[0]
+    computed = (int(index) for op in graph.operators for index in op.outputs)
+    shown = [index for index in computed if files.DTYPES[graph.tensors[index].type] == "float32"]
+    names = tuple(files.tensor_name(graph.tensors[index]) for index in shown)
+    return files.expose(model, shown), files.tensor_name(graph.tensors[graph.inputs[0]]), names
 
 
-def tensor_values(
-    tflite: bytes, images: NDArray[np.generic], weights: Mapping[int, NDArray[np.generic]]
-) -> dict[str, NDArray[np.generic]]:
+def _batches(tflite: bytes, images: NDArray[Any], weights: Weights) -> Iterator[tuple[Session, NDArray[Any], int]]:
+    """Cut examples into full batches for one session: the last is filled up, and the count says how many are real."""
+    if len(images) == 0:
+        raise ValueError("calibration: there are no digits; give at least one")
+    exposed, _, _ = _exposed(tflite)
+    session = Session(files.replace_constants(exposed, weights), min(len(images), batch_size(images.shape[1:])))
+    for start in range(0, len(images), session.batch):
+        chunk = encode(images[start : start + session.batch], session.inputs[0])
+        count = len(chunk)
+        if count < session.batch:
+            chunk = np.concatenate([chunk, np.repeat(chunk[-1:], session.batch - count, axis=0)])
+        yield session, chunk, count
+
+
+def tensor_values(tflite: bytes, images: NDArray[Any], weights: Weights | None = None) -> dict[str, NDArray[Any]]:
     """Run a float model and keep everything that flows through it.
 
     Parameters
     ----------
     tflite
-        A plain float `.tflite`; the exposed copy of it is made once and kept.
+        A plain float `.tflite`; the copy of it that shows its inner tensors is made once and kept.
     images : ndarray, shape (n, ...)
         Examples, as `compresskit.litert.runtime.encode` takes them.
     weights
-        Constant tensors to be replaced first: index to array. Empty for the model as it is.
+        Constant tensors to be replaced first; None for the model as it is.
 
     Returns
     -------
-    dict of str to ndarray
-        Tensor name to its values, a row an example, the inputs included.
+    dict of str to ndarray of float32
+        Tensor name to its values, a row an example, the input included.
 
     Raises
     ------
     ValueError
         If there are no images, or they do not fit the model.
     """
-    if len(images) == 0:
-        raise ValueError("calibration: there are no digits; give at least one")
-    exposed, inputs, names = _exposed(tflite)
-    session = Session(files.replace_constants(exposed, weights), min(len(images), batch_size(images.shape[1:])))
-    found: list[list[NDArray[np.generic]]] = []
-    for start in range(0, len(images), session.batch):
-        chunk = encode(images[start : start + session.batch], session.inputs[0])
-        missing = session.batch - len(chunk)
-        if missing:
-            chunk = np.concatenate([chunk, np.repeat(chunk[-1:], missing, axis=0)])
-        found.append([array[: session.batch - missing] for array in (chunk, *session(chunk))])
-    joined = [np.concatenate(parts) for parts in zip(*found, strict=True)]
-    return dict(zip((*inputs, *names), joined, strict=True))
+    runs = [
+        [array[:count] for array in (chunk, *session(chunk))]
+        for session, chunk, count in _batches(tflite, images, weights or {})
+    ]
+    _, first, names = _exposed(tflite)
+    return dict(zip((first, *names), (np.concatenate(parts) for parts in zip(*runs, strict=True)), strict=True))
 
 
 def activation_ranges(
-    tflite: bytes, images: NDArray[np.generic], weights: Mapping[int, NDArray[np.generic]]
+    tflite: bytes, images: NDArray[Any], weights: Weights | None = None
 ) -> dict[str, tuple[float, float]]:
     """Measure the smallest and largest value of every tensor that flows, as `tensor_values` runs it.
 
@@ -89,13 +90,17 @@ def activation_ranges(
     ValueError
         If a value is not finite; the sentence names the tensor.
     """
-    ranges = {}
-    for name, values in tensor_values(tflite, images, weights).items():
-        low, high = float(values.min()), float(values.max())
+    _, first, names = _exposed(tflite)
+    lows, highs = [], []
+    for session, chunk, count in _batches(tflite, images, weights or {}):
+        found = [(float(chunk.min()), float(chunk.max())), *session.ranges(chunk, count=count)]
+        lows.append([low for low, _ in found])
+        highs.append([high for _, high in found])
+    ranges = dict(zip((first, *names), zip(np.min(lows, axis=0), np.max(highs, axis=0), strict=True), strict=True))
+    for name, (low, high) in ranges.items():
         if not (np.isfinite(low) and np.isfinite(high)):
             raise ValueError(
                 f"calibration: the tensor {name!r} reaches {low} to {high}; check the digits and the weights for "
                 "infinite or undefined numbers"
             )
-        ranges[name] = (low, high)
     return ranges

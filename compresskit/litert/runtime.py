@@ -8,7 +8,6 @@ from __future__ import annotations
 import functools
 import os
 import time
-import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -78,18 +77,14 @@ class Session:
         Threads inside LiteRT.
     reference
         Use the reference kernels, slow and exact to the letter of the specification.
-    preserve
-        Keep every tensor of the graph readable after a run.
     """
 
-    def __init__(
-        self, tflite: bytes, batch: int = 1, *, threads: int = 1, reference: bool = False, preserve: bool = False
-    ) -> None:
-        self._interpreter = _interpreter(tflite, threads, reference, preserve)
+    def __init__(self, tflite: bytes, batch: int = 1, *, threads: int = 1, reference: bool = False) -> None:
+        self._interpreter = _interpreter(tflite, threads, reference)
         self._inputs = self._interpreter.get_input_details()
         self.batch = batch if self._resize(batch) else 1
         if self.batch != batch:
-            self._interpreter = _interpreter(tflite, threads, reference, preserve)
+            self._interpreter = _interpreter(tflite, threads, reference)
             self._interpreter.allocate_tensors()
         self.inputs = tuple(_form(each) for each in self._interpreter.get_input_details())
         self.outputs = tuple(_form(each) for each in self._interpreter.get_output_details())
@@ -111,29 +106,31 @@ class Session:
 
     def __call__(self, *inputs: NDArray[Any]) -> list[NDArray[Any]]:
         """Run one full batch; each input is (batch, ...) in the file's own type. Gives copies of the outputs."""
+        self._run(inputs)
+        return [self._interpreter.get_tensor(index) for index in self._output_indices]
+
+    def ranges(self, *inputs: NDArray[Any], count: int) -> list[tuple[float, float]]:
+        """Run one batch and give the smallest and largest value of each output over its first `count` examples.
+
+        The outputs are read where LiteRT keeps them: copying what flows through a network takes longer than looking.
+        """
+        self._run(inputs)
+        views = [self._interpreter.tensor(index)()[:count] for index in self._output_indices]
+        return [(float(view.min()), float(view.max())) for view in views]
+
+    def _run(self, inputs: Sequence[NDArray[Any]]) -> None:
+        """Set the inputs and compute."""
         for index, array in zip(self._input_indices, inputs, strict=True):
             self._interpreter.set_tensor(index, array)
         self._interpreter.invoke()
-        return [self._interpreter.get_tensor(index) for index in self._output_indices]
-
-    def tensor(self, index: int) -> NDArray[Any]:
-        """Read a tensor of the graph after a run; needs `preserve`."""
-        return np.asarray(self._interpreter.get_tensor(index))
 
 
-def _interpreter(tflite: bytes, threads: int, reference: bool, preserve: bool) -> Any:
-    """Make an interpreter; LiteRT's warning about `preserve` is about memory, and a probe is small."""
+def _interpreter(tflite: bytes, threads: int, reference: bool) -> Any:
+    """Make an interpreter."""
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
     kind = OpResolverType.BUILTIN_REF if reference else OpResolverType.AUTO
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
-        return Interpreter(
-            model_content=tflite,
-            num_threads=threads,
-            experimental_op_resolver_type=kind,
-            experimental_preserve_all_tensors=preserve,
-        )
+    return Interpreter(model_content=tflite, num_threads=threads, experimental_op_resolver_type=kind)
 
 
 def _form(details: Any) -> TensorForm:
