@@ -49,9 +49,12 @@ fuzz: setup  ## the long form of the tests with random files
 	@COMPRESSKIT_FUZZ=1000 $(BIN)/python -m pytest tests/unit -k "corrupt or fuzz" -n 2
 
 # Versions stay as they are unless UPGRADE=--upgrade is given.
-lock: setup  ## resolve requirements.lock anew from pyproject.toml (UPGRADE=--upgrade for newer versions)
+lock: setup  ## resolve requirements.lock and environment.yml anew (UPGRADE=--upgrade for newer versions)
 	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --no-emit-index-url \
 		--python-version 3.11 --all-extras $(UPGRADE) pyproject.toml --output-file requirements.lock
+	@{ sed '/^  - pip:/q' environment.yml; \
+		sed -n -e '/^[a-z]/ s/^\(.*[^ ]\) *\\$$/      - \1/p' requirements.lock; \
+		echo "      - -e ."; } > environment.yml.part && mv environment.yml.part environment.yml
 
 clean:  ## delete .venv and everything that can be made again (not the digits)
 	rm -rf .venv .venv.lock build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
