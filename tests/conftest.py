@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import settings
 
 from compresskit.data import Digits, load_mnist
+
+# No test depends on how fast the machine is.
+settings.register_profile("compresskit", deadline=None)
+settings.load_profile("compresskit")
 
 
 @pytest.fixture(scope="session")
