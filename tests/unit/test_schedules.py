@@ -82,6 +82,11 @@ def test_constant_without_end():
     assert schedule.prunes_at(3 + 10 * 10**12)
 
 
+def test_constant_with_end_prunes_at_it_and_not_after():
+    schedule = Constant(0.7, begin=10, end=30, frequency=10)
+    assert [step for step in range(60) if schedule.prunes_at(step)] == [10, 20, 30]
+
+
 def test_one_shot_prunes_once():
     schedule = OneShot(0.7, begin=5)
     assert [step for step in range(40) if schedule.prunes_at(step)] == [5]
