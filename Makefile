@@ -48,9 +48,12 @@ bench: setup  ## measure, print a table, write build/bench.json
 fuzz: setup  ## the long form of the tests with random files
 	@COMPRESSKIT_FUZZ=1000 $(BIN)/python -m pytest tests/unit -k "corrupt or fuzz" -n 2
 
+# backports-strenum 1.3.1 says that it is for Python below 3.11 only: pip refuses it then, and uv does not look.
+CONSTRAINT := backports-strenum<1.3
+
 # Versions stay as they are unless UPGRADE=--upgrade is given.
 lock: setup  ## resolve requirements.lock and environment.yml anew (UPGRADE=--upgrade for newer versions)
-	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --no-emit-index-url \
+	@echo '$(CONSTRAINT)' | $(BIN)/uv pip compile --constraint - --quiet --universal --generate-hashes --no-header --no-annotate --no-emit-index-url \
 		--python-version 3.11 --all-extras $(UPGRADE) pyproject.toml --output-file requirements.lock
 	@{ sed '/^  - pip:/q' environment.yml; \
 		sed -n -e '/^[a-z]/ s/^\(.*[^ ]\) *\\$$/      - \1/p' requirements.lock; \

@@ -318,6 +318,9 @@ def install_ensurepip(package: str, lock: Lock) -> None:
 
 def install_uv(lock: Lock) -> None:
     """Install the pinned uv with pip; uv installs the rest in a fraction of the time that pip takes."""
+    version = pin_of("uv").split()[0].replace("==", " ")
+    if output_of([str(VENV_PYTHON), "-m", "uv", "--version"]).startswith(f"{version} "):
+        return
     pin = VENV / "uv.txt"
     pin.write_text(pin_of("uv"), encoding="utf-8")
     flags = ["--quiet", "--disable-pip-version-check", "--no-deps", "--only-binary", ":all:", "--require-hashes"]
