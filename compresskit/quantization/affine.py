@@ -295,8 +295,9 @@ def round_half(x: NDArray[Any], rounding: Rounding = "even") -> NDArray[Any]:
     if rounding == "even":
         return np.asarray(np.rint(x))
     if rounding == "away":
-        exact = x.astype(np.float64)  # in float32, 0.49999997 + 0.5 is already 1
-        return np.asarray(np.trunc(exact + np.copysign(0.5, exact)))
+        whole = np.trunc(x)  # not floor(x + 0.5): the sum of 0.49999997 and 0.5 is 1 in float32
+        with np.errstate(invalid="ignore"):  # of infinities, which stay
+            return np.asarray(whole + np.copysign(np.abs(x - whole) >= 0.5, x))
     raise ValueError(f"rounding is {rounding!r}; choose 'even' or 'away'.")
 
 
