@@ -12,7 +12,8 @@ What an author can write beside Markdown and code cells:
   their place, or, after `# >>> solution: answer = ...`, that stub;
 - a cell tagged `solution`: not in the learner copy at all;
 - `<!-- course map -->`: replaced by the table of lessons;
-- links to `glossary.md#term` and `NN_name.md`: in the notebooks they point to the notebooks;
+- links to `glossary.md#term` and `NN_name.md`: in the notebooks they point to the notebooks; links to other files
+  (`../compresskit/...`) are kept right in the solutions, which lie one folder further down;
 - a cell tagged `nbval-ignore-output`: run by the tests, but its output, which differs by machine, is not compared.
 """
 
@@ -169,6 +170,7 @@ def notebook_of(lesson: Lesson, *, solved: bool, titles: dict[str, str], minutes
             cells.append(_new_cell("code", _solve_or_blank(cell.source, solved=solved, where=lesson.name), tags))
         else:
             source = cell.source.replace(COURSE_MAP, course_map(minutes))
+            source = source.replace("](../", "](../../") if solved else source  # one folder further down
             source = _LINK.sub(lambda match: _notebook_link(match, solved=solved), source)
             cells += [_new_cell("markdown", part, tags) for part in _at_headings(source)]
     _name_cells(cells)

@@ -18,7 +18,7 @@ needs: []
 seeds: [7]
 ---
 
-The word [scale](glossary.md#scale), and [counting](01_counting.md).
+The word [scale](glossary.md#scale), and [counting](01_counting.md), and [code](../compresskit/data/idx.py).
 
 ## Count
 
@@ -107,6 +107,7 @@ def test_learner_copy_and_solutions(root):
     assert "return len(x)" not in learner and "Because" not in learner and "# >>>" not in learner + solved
     assert "(glossary.ipynb#scale)" in learner and "(../glossary.ipynb#scale)" in solved
     assert "(01_counting.ipynb)" in solved
+    assert "(../compresskit/data/idx.py)" in learner and "(../../compresskit/data/idx.py)" in solved
     assert learner.startswith("# 01 · Counting\n\n**Time:** 5 minutes · **You need first:** nothing · **Seed:** 7")
     outputs = [cell.outputs for cell in nbformat.read(written[0], as_version=4).cells if cell.cell_type == "code"]
     assert outputs[1][0].text == "Ellipsis\n"
