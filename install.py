@@ -289,31 +289,41 @@ def check_disk() -> None:
 def make_environment(base: str, lock: Lock) -> None:
     """Make an empty virtual environment with pip in it.
 
-    Debian and Ubuntu keep a part of `venv` in a package of its own. Where that is missing, a pip of the system
-    stands in; else root gets the package installed, and everyone else is told its name.
+    Debian and Ubuntu keep the part of `venv` that brings pip in a package of its own. Where that is missing, pip is
+    borrowed: from the system if it has one, else from the package, which everyone may download, root or not.
     """
     sentence = "Python could not make a virtual environment; its own words are above."
-    if not succeeds([base, "-I", "-c", "import ensurepip; assert ensurepip.version()"]):
-        if succeeds([base, "-I", "-m", "pip", "--version"]):
-            run([base, "-I", "-m", "venv", "--without-pip", str(VENV)], lock, sentence)
-            pip = [base, "-I", "-m", "pip", "--python", str(VENV_PYTHON), "install", "--quiet", "pip"]
-            run(pip, lock, OFFLINE.format("pip"))
-            return
-        install_ensurepip(f"python{short(version_of(base))}-venv", lock)
-    run([base, "-I", "-m", "venv", str(VENV)], lock, sentence)
-
-
-def install_ensurepip(package: str, lock: Lock) -> None:
-    """Install Debian's package of what `venv` needs, as root; ask anyone else to have it installed."""
-    if shutil.which("apt-get") is None or os.geteuid() != 0:
+    if succeeds([base, "-I", "-c", "import ensurepip; assert ensurepip.version()"]):
+        run([base, "-I", "-m", "venv", str(VENV)], lock, sentence)
+        return
+    run([base, "-I", "-m", "venv", "--without-pip", str(VENV)], lock, sentence)
+    if succeeds([base, "-I", "-m", "pip", "--version"]):
+        pip = [base, "-I", "-m", "pip", "--python", str(VENV_PYTHON), "install", "--quiet", "pip"]
+        run(pip, lock, OFFLINE.format("pip"))
+        return
+    wheel = debian_wheel_of_pip()
+    if wheel is None:
         raise Refused(
-            f"this Python has neither ensurepip nor pip. On Debian and Ubuntu: sudo apt-get install {package}; "
-            "elsewhere install your system's package for Python's venv. Then run this again."
+            f"this Python has neither ensurepip nor pip. On Debian and Ubuntu: sudo apt-get install "
+            f"python{short(version_of(base))}-venv; elsewhere install your system's package for Python's venv. "
+            "Then run this again."
         )
-    say(f"this Python has no ensurepip: installing Debian's {package}")
-    run(["apt-get", "update", "-qq"], lock, "apt-get update failed; its own words are above.")
-    command = ["env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "install", "-qq", "-y", package]
-    run(command, lock, f"apt-get could not install {package}; its own words are above.")
+    pip = [str(VENV_PYTHON), str(wheel / "pip"), "install", "--quiet", "--no-index", str(wheel)]
+    run(pip, lock, "Debian's pip could not install itself; its own words are above.")
+
+
+def debian_wheel_of_pip() -> Path | None:
+    """Download Debian's package of pip and unpack it into `.venv`; None where that cannot be done."""
+    say("this Python has no ensurepip: taking pip from the package python3-pip-whl")
+    folder = VENV / "debian"
+    folder.mkdir()
+    if shutil.which("apt-get") and os.geteuid() == 0:
+        succeeds(["apt-get", "update", "-qq"])  # a fresh container has no list of packages, and only root can get it
+    if not succeeds(["apt-get", "download", "-qq", "python3-pip-whl"], folder):
+        return None
+    for package in folder.glob("*.deb"):
+        succeeds(["dpkg-deb", "--extract", str(package), str(folder)])
+    return next(folder.glob("usr/share/python-wheels/pip-*.whl"), None)
 
 
 def install_uv(lock: Lock) -> None:
@@ -395,9 +405,12 @@ def output_of(command: list[str]) -> str:
     return done.stdout.decode(errors="replace").strip() if done.returncode == 0 else ""
 
 
-def succeeds(command: list[str]) -> bool:
-    """Run a command in silence; tell whether it ended well."""
-    return subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode == 0
+def succeeds(command: list[str], folder: Path = ROOT) -> bool:
+    """Run a command in silence; tell whether it is there and ended well."""
+    try:
+        return subprocess.run(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode == 0
+    except OSError:
+        return False
 
 
 def run(command: list[str], lock: Lock, on_failure: str, settings: dict[str, str] | None = None) -> None:
