@@ -111,8 +111,8 @@ def _read(path: Path, stream: IO[bytes]) -> Array:
         raise IdxError(
             path,
             4,
-            f"the header announces {'x'.join(map(str, shape))} numbers, {expected:,} bytes; "
-            f"more than {_MOST_BYTES:,} are not read: the sizes are damaged, or this is another kind of file",
+            f"the header announces {'x'.join(map(str, shape))} numbers of type {dtype.name}; "
+            f"more than {_MOST_BYTES:,} bytes are not read: the sizes are damaged, or this is another kind of file",
         )
     # One byte more than expected is asked for, to find what trails; it also makes gzip check its own checksum.
     body = _read_up_to(path, stream, expected + 1, start=header)

@@ -77,12 +77,17 @@ def answering(addresses: Sequence[str], seconds: float = KNOCK) -> list[str]:
     All are tried at once, in threads that are left behind when time is up: looking up a name can hang for a minute
     where there is no network, and no timeout of a socket or of HTTP covers it.
     """
+    import requests.utils
+
     answered: set[str] = set()
 
     def knock(address: str) -> None:
         # Half the time for each of its IP addresses, so that a dead IPv6 route leaves time for IPv4.
         with contextlib.suppress(OSError, ValueError):
-            socket.create_connection(_endpoint(address), timeout=seconds / 2).close()
+            # A proxy, where one is set, is what a request connects to in place of the mirror.
+            proxies = requests.utils.get_environ_proxies(address, no_proxy=None)
+            target = _host_and_port(requests.utils.select_proxy(address, proxies) or address)
+            socket.create_connection(target, timeout=seconds / 2).close()
             answered.add(address)
 
     threads = [threading.Thread(target=knock, args=(address,), daemon=True) for address in addresses]
@@ -94,12 +99,8 @@ def answering(addresses: Sequence[str], seconds: float = KNOCK) -> list[str]:
     return [address for address in addresses if address in answered]
 
 
-def _endpoint(address: str) -> tuple[str, int]:
-    """Return host and port that a request to this address connects to: its own, or the proxy's."""
-    import requests.utils
-
-    proxies = requests.utils.get_environ_proxies(address, no_proxy=None)
-    parts = urlsplit(requests.utils.select_proxy(address, proxies) or address)
+def _host_and_port(address: str) -> tuple[str, int]:
+    parts = urlsplit(address)
     if not parts.hostname:
         raise ValueError(f"address={address!r} names no host")
     return parts.hostname, parts.port or {"http": 80}.get(parts.scheme, 443)
@@ -115,7 +116,7 @@ def _fetch_one(address: str, report: Progress) -> Arrays:
     try:
         with tempfile.TemporaryDirectory(prefix="compresskit-") as folder:
             for i, name in enumerate(folders.FILES):
-                download = _Download(f"Downloading MNIST from {urlsplit(address).hostname}", sum(_SIZES[:i]), report)
+                download = _Download(f"Downloading MNIST from {urlsplit(address).hostname}", i, report)
                 # No hash of the file is asked for: mirrors may pack anew, and the arrays are checked instead.
                 url = f"{address.rstrip('/')}/{name}.gz"
                 pooch.retrieve(url, known_hash=None, fname=f"{name}.gz", path=folder, downloader=download)
@@ -133,8 +134,9 @@ class _Download:
     requests' own timeout starts anew with each byte, so a server that drips would hold a learner for hours.
     """
 
-    def __init__(self, text: str, before: int, report: Progress) -> None:
-        self._text, self._before, self._report = text, before, report
+    def __init__(self, text: str, which: int, report: Progress) -> None:
+        self._text, self._report = text, report
+        self._before, self._size = sum(_SIZES[:which]), _SIZES[which]
 
     def __call__(self, url: str, output_file: str, _pooch: Any) -> None:
         import requests
@@ -152,7 +154,7 @@ class _Download:
                     file.write(chunk)
                     received += len(chunk)
                     self._check(received, time.monotonic() - begun)
-                    self._report(self._text, min(1.0, (self._before + received) / sum(_SIZES)))
+                    self._report(self._text, (self._before + min(received, self._size)) / sum(_SIZES))
         except urllib3.exceptions.HTTPError as error:
             raise MirrorError(f"the download broke off after {received:,} bytes ({error})") from error
 
