@@ -9,7 +9,6 @@ JupyterLab handles it on a thread of its own while the cell is busy.
 
 from __future__ import annotations
 
-import html
 import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -21,8 +20,9 @@ import ipywidgets
 
 from compresskit.widgets.figures import Chart, figure
 from compresskit.widgets.live import sentence
+from compresskit.widgets.panel import Panel, Status, button_of, classed, markup
 from compresskit.widgets.picture import Picture
-from compresskit.widgets.style import AFTER, BEFORE, style_tag
+from compresskit.widgets.style import AFTER, BEFORE
 
 HEIGHT = 300
 _MOST_POINTS = 400  # on a curve; a longer run keeps every second point
@@ -53,7 +53,7 @@ class Point:
     error: float
 
 
-class Training:
+class Training(Panel):
     """The panel of one run.
 
     Parameters
@@ -65,22 +65,23 @@ class Training:
     """
 
     def __init__(self, epochs: int, target: float | None = None) -> None:
+        super().__init__()
         self.epochs, self.target = epochs, target
         self.cancel = threading.Event()
         self.points: list[Point] = []
         self.validation: list[Point] = []
-        self._chart = Chart(self._figure(), height=HEIGHT, label="Training: loss, and digits misread, by epoch")
-        self._bar = ipywidgets.HTML()
-        self._status = ipywidgets.HTML()
-        self._button = ipywidgets.Button(description="Cancel", tooltip="End the training after the present step")
-        self._button.add_class("ck-button")
+        self._chart = Chart(
+            self._figure(), height=HEIGHT, label="Training: loss, and digits misread, by epoch", lock=self.lock
+        )
+        self._bar = markup()
+        self._status = classed(Status(), "ck-grow")
+        self._button = button_of("Cancel", "ck-cancel")
+        self._button.tooltip = "End the training after the present step"
         self._button.on_click(self._on_cancel)
-        self._tell("Training begins: the first step takes a moment.", "", 0.0)
-        head = ipywidgets.HBox([self._status, self._button], layout={"align_items": "center"})
-        head.add_class("ck-row")
-        self._status.add_class("ck-grow")
-        self.box = ipywidgets.VBox([ipywidgets.HTML(style_tag()), head, self._bar, self._chart])
-        self.box.add_class("compresskit")
+        self._tell("busy", "Training begins", "The first step takes a moment.", 0.0)
+        head = classed(ipywidgets.HBox([self._status, self._button]), "ck-row")
+        head.layout.align_items = "center"
+        self._frame([head, self._bar, self._chart], {})
 
     def update(self, progress: Progress) -> None:
         """Draw where a run stands; give it to the run as ``on_progress``."""
@@ -97,6 +98,7 @@ class Training:
         read = f"validation digits read right: {1 - self.validation[-1].error:.2%}" if self.validation else ""
         stopping = "cancelling" if self.cancel.is_set() else f"about {progress.seconds_left:.0f} s left"
         self._tell(
+            "busy",
             f"Epoch {progress.epoch} of {self.epochs}",
             f"{progress.seconds:.0f} s, {stopping} · loss {progress.loss:.3f}{' · ' if read else ''}{read}",
             done / self.epochs,
@@ -109,17 +111,20 @@ class Training:
         read = f"Validation digits read right: {1 - self.validation[-1].error:.2%}." if self.validation else ""
         if error is not None:
             text = sentence(error) if isinstance(error, Exception) else "The cell was interrupted."
-            self._tell("Training failed", text, done / self.epochs, failed=True)
+            self._tell("error", "Training failed.", text, done / self.epochs)
         elif self.cancel.is_set() and done < self.epochs:
-            self._tell("Cancelled", f"After {done:.1f} of {self.epochs} epochs. {read}", done / self.epochs)
+            self._tell("preview", "Cancelled", f"After {done:.1f} of {self.epochs} epochs. {read}", done / self.epochs)
         else:
-            self._tell("Trained", read, 1.0)
+            self._tell("exact", "Trained", read, 1.0)
 
-    def picture(self) -> Picture:
-        """Draw the curves as they stand, for a reader without a kernel."""
+    def _summary(self) -> str:
         words = f"{len(self.validation)} of {self.epochs} epochs trained"
         if self.validation:
             words += f", {1 - self.validation[-1].error:.2%} of the validation digits read right"
+        return words
+
+    def _picture(self) -> Picture:
+        words = self._summary()
         picture = Picture(760, 260, f"Training curves: {words}")
         picture.text(0, 14, words, size=13, bold=True)
         picture.text(750, 14, "line: training · diamonds: validation", size=12, anchor="end", ink="muted")
@@ -156,13 +161,8 @@ class Training:
             ]  # fmt: skip
         return figure(traces, layout)
 
-    def _tell(self, title: str, small: str, done: float, failed: bool = False) -> None:
-        sign = "<span class='ck-sign'>!</span>" if failed else ""
-        self._status.value = (
-            f"<div class='ck-status{' ck-error' if failed else ''}' role='status'>{sign}<div>"
-            f"<div class='ck-figures'>{html.escape(title)}</div><div class='ck-small'>{html.escape(small)}</div>"
-            "</div></div>"
-        )
+    def _tell(self, kind: str, title: str, small: str, done: float) -> None:
+        self._status.say(kind, title, small)
         self._bar.value = (
             f"<progress max='1' value='{done:.3f}' aria-label='Progress of the training' "
             "style='width:100%;height:8px;accent-color:var(--ck-after)'></progress>"
@@ -226,7 +226,7 @@ def watch(epochs: int, target: float | None = None) -> Iterator[Training]:
     from IPython.display import display
 
     panel = Training(epochs, target)
-    handle = display(_Shown(panel), display_id=True)
+    handle = display(panel, display_id=True)
     try:
         yield panel
     except BaseException as error:
@@ -236,21 +236,7 @@ def watch(epochs: int, target: float | None = None) -> Iterator[Training]:
         panel.finish()
     finally:
         if handle is not None:
-            handle.update(_Shown(panel))  # now with the curves as a picture, for those who open the saved notebook
-
-
-class _Shown:
-    """The panel as a cell's output: the widget, and a picture of it as it stands."""
-
-    def __init__(self, panel: Training) -> None:
-        self.panel = panel
-
-    def __repr__(self) -> str:
-        return f"[{self.panel.picture().title}]"
-
-    def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
-        view: dict[str, Any] = self.panel.box._repr_mimebundle_() or {}
-        return {**view, "text/plain": repr(self), "image/png": self.panel.picture().png()}
+            handle.update(panel)  # now with the curves as a picture, for those who open the saved notebook
 
 
 def _draw_plot(

@@ -99,8 +99,6 @@ def _luminance(colour_: str) -> float:
     return sum(weight * value for weight, value in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
 
 
-
-
 @functools.cache
 def style_tag() -> str:
     """Give the style sheet as an HTML element; a panel holds it once."""

@@ -1,0 +1,48 @@
+// Gives the controls of a panel the names and spoken values that ipywidgets leaves out.
+function render({ model, el }) {
+  el.style.display = "none";
+  let root = null;
+  const speak = (slider) => {
+    const readout = slider.querySelector(".widget-readout");
+    const handle = slider.querySelector(".noUi-handle");
+    if (readout && handle && handle.getAttribute("aria-valuetext") !== readout.textContent)
+      handle.setAttribute("aria-valuetext", readout.textContent);
+  };
+  const label = () => {
+    root ??= el.closest(".compresskit");
+    if (!root) return;
+    for (const [selector, name] of Object.entries(model.get("names"))) {
+      const field = root.querySelector(selector);
+      if (!field) continue;
+      const buttons = field.querySelector(".widget-toggle-buttons, .jupyter-widget-toggle-buttons") ??
+        (field.matches(".widget-toggle-buttons") ? field : null);
+      const target = field.querySelector(".noUi-handle") ?? field.querySelector("select, input, textarea");
+      if (target) {
+        if (target.getAttribute("aria-label") !== name) target.setAttribute("aria-label", name);
+      } else if (field.getAttribute("aria-label") !== name) {
+        (buttons ?? field).setAttribute("role", "group");
+        field.setAttribute("aria-label", name);
+      }
+      for (const button of field.querySelectorAll(".widget-toggle-button")) {
+        const pressed = String(button.classList.contains("mod-active"));
+        if (button.getAttribute("aria-pressed") !== pressed) button.setAttribute("aria-pressed", pressed);
+      }
+      speak(field);
+    }
+  };
+  // The page builds the panel piece by piece; and each readout changes with its slider.
+  const watcher = new MutationObserver(label);
+  const attach = () => {
+    label();
+    if (root) watcher.observe(root, { subtree: true, childList: true, characterData: true, attributeFilter: ["class"] });
+    else timer = setTimeout(attach, 50);
+  };
+  let timer = setTimeout(attach, 0);
+  model.on("change:names", label);
+  return () => {
+    clearTimeout(timer);
+    watcher.disconnect();
+    model.off("change:names", label);
+  };
+}
+export default { render };

@@ -1,0 +1,239 @@
+"""What all panels share: the frame, the controls with their names, the status line, and the end of their life."""
+
+from __future__ import annotations
+
+import html
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Final
+
+import anywidget
+import ipywidgets
+import traitlets
+
+from compresskit.widgets.live import Live
+from compresskit.widgets.picture import Picture
+from compresskit.widgets.style import style_tag
+
+PICTURE_PATIENCE: Final = 4.0
+"""Seconds that showing a panel waits for its first result, so that the still picture shows one."""
+
+
+class Names(anywidget.AnyWidget):  # type: ignore[misc]
+    """Invisible; tells the page what a panel's controls are called. ipywidgets' sliders have no accessible name."""
+
+    _esm = Path(__file__).parent / "names.js"
+    names = traitlets.Dict().tag(sync=True)
+
+
+class Toolbar(anywidget.AnyWidget):  # type: ignore[misc]
+    """Buttons that take something out of the page: a download, and code for the clipboard.
+
+    Parameters
+    ----------
+    content
+        Called when the download is asked for; gives the bytes of the file `file_name`.
+    """
+
+    _esm = Path(__file__).parent / "toolbar.js"
+    file_name = traitlets.Unicode("").tag(sync=True)
+    download_label = traitlets.Unicode("Download").tag(sync=True)
+    code = traitlets.Unicode("").tag(sync=True)
+
+    def __init__(self, content: Callable[[], bytes]) -> None:
+        self._content = content
+        super().__init__()
+        self.on_msg(self._on_message)
+
+    def say(self, text: str) -> None:
+        """Show a short text beside the buttons for a few seconds."""
+        self.send({"type": "say", "text": text})
+
+    def _on_message(self, _widget: object, message: dict[str, Any], _buffers: object) -> None:
+        if message.get("type") == "download":
+            self.send({"type": "file", "name": self.file_name}, buffers=[self._content()])
+
+
+class Status(ipywidgets.HTML):  # type: ignore[misc]
+    """A line of fixed height: the figures in bold, what they mean below; or an error, in words and with a sign."""
+
+    SIGNS: ClassVar = {"exact": "●", "preview": "○", "busy": "…", "error": "!"}
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.text = ""
+        self.say("busy", "Starting", "")
+
+    def say(self, kind: str, figures: str, small: str = "") -> None:
+        """Replace the text.
+
+        Parameters
+        ----------
+        kind
+            "exact", "preview", "busy" or "error".
+        figures, small
+            Plain text; the first line and the second.
+        """
+        self.text = f"{figures} {small}".strip()
+        error = " ck-error" if kind == "error" else ""
+        first = f'<div class="ck-figures">{html.escape(figures)}</div>' if figures else ""
+        second = f'<div class="ck-small">{html.escape(small)}</div>' if small else ""
+        role = "alert" if kind == "error" else "status"
+        sign = f'<div class="ck-sign" aria-hidden="true">{self.SIGNS[kind]}</div>'
+        self.value = f'<div class="ck-status{error}" role="{role}">{sign}<div>{first}{second}</div></div>'
+
+
+def slider_of(label: str, options: Sequence[tuple[str, Any]], value: Any, name: str) -> ipywidgets.SelectionSlider:
+    """Make a slider over given values; `name` is the class by which tests and `Names` find it."""
+    return _field(ipywidgets.SelectionSlider(description=label, options=list(options), value=value), name)
+
+
+def number_slider(label: str, low: float, high: float, step: float, value: float, name: str, form: str) -> Any:
+    """Make a slider over numbers, shown in Python's format `form`."""
+    made = ipywidgets.FloatSlider(
+        description=label, min=low, max=high, step=step, value=value, readout_format=form, continuous_update=True
+    )
+    return _field(made, name)
+
+
+def choice_of(label: str, options: Sequence[tuple[str, Any]], value: Any, name: str) -> ipywidgets.ToggleButtons:
+    """Make buttons of which one is pressed."""
+    made = ipywidgets.ToggleButtons(description=label, options=list(options), value=value)
+    made.style.button_width = "auto"
+    return _field(made, name)
+
+
+def list_of(label: str, options: Sequence[tuple[str, Any]], value: Any, name: str) -> ipywidgets.Dropdown:
+    """Make a drop-down list."""
+    return _field(ipywidgets.Dropdown(description=label, options=list(options), value=value), name)
+
+
+def button_of(label: str, name: str, *, primary: bool = False) -> ipywidgets.Button:
+    """Make a button."""
+    made = ipywidgets.Button(description=label)
+    for each in ("ck-button", name, *(("ck-primary",) if primary else ())):
+        made.add_class(each)
+    return made
+
+
+def _field(control: Any, name: str) -> Any:
+    control.add_class("ck-field")
+    control.add_class(name)
+    return control
+
+
+def classed(widget: Any, *classes: str) -> Any:
+    """Add CSS classes to a widget and give it back."""
+    for each in classes:
+        widget.add_class(each)
+    return widget
+
+
+def markup(text: str = "") -> ipywidgets.HTML:
+    """Make a piece of HTML."""
+    return ipywidgets.HTML(text)
+
+
+class Panel:
+    """A panel: it shows itself in a notebook, and closes the one that its cell showed before.
+
+    A subclass calls `_frame` with its rows, says in `_picture` what it looks like without a kernel, and in `_summary`
+    what it is in words.
+    """
+
+    _open: ClassVar[dict[tuple[type, str], Panel]] = {}
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.closed = False
+        self.box: Any = None
+        self._lives: list[Live[Any, Any]] = []
+        self._observed: list[tuple[Any, Callable[[Any], None], str]] = []
+        cell = running_cell()
+        if cell:
+            earlier = Panel._open.pop((type(self), cell), None)
+            if earlier is not None:
+                earlier.close()
+            Panel._open[type(self), cell] = self
+
+    def _frame(self, rows: Iterable[Any], names: dict[str, str]) -> None:
+        """Put rows into the panel's frame; `names` maps CSS selectors to accessible names."""
+        style = classed(markup(style_tag()), "ck-style")
+        self.box = classed(ipywidgets.VBox([style, Names(names=names), *rows]), "compresskit", "ck-stack")
+
+    def _watch(self, widget: Any, callback: Callable[[Any], None], trait: str = "value") -> None:
+        """Observe a control until the panel is closed; an error in the callback appears in the panel."""
+
+        def guarded(change: Any) -> None:
+            try:
+                callback(change)
+            except Exception as error:
+                self._say_error(error)
+
+        widget.observe(guarded, trait)
+        self._observed.append((widget, guarded, trait))
+
+    def _say_error(self, error: Exception) -> None:
+        """Show an error in the panel; here so that a subclass that forgets to cannot swallow one."""
+        raise error
+
+    def close(self) -> None:
+        """End the panel's threads, let go of its controls, and take it off the page. Safe to call twice."""
+        if self.closed:
+            return
+        self.closed = True
+        for live in self._lives:
+            live.close()
+        for widget, callback, trait in self._observed:
+            widget.unobserve(callback, trait)
+        self._observed.clear()
+        for key in [key for key, panel in Panel._open.items() if panel is self]:
+            del Panel._open[key]
+        if self.box is not None:
+            with self.lock:
+                _close_all(self.box)
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until everything asked for is shown; False when `timeout` seconds were not enough."""
+        return all(live.wait_idle(timeout) for live in self._lives)
+
+    def _picture(self) -> Picture:
+        raise NotImplementedError
+
+    def _summary(self) -> str:
+        raise NotImplementedError
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
+        """Show the panel; beside it goes a still picture, for a reader without a kernel."""
+        self.wait(PICTURE_PATIENCE)
+        with self.lock:
+            bundle: dict[str, Any] = {"text/plain": self._summary(), "image/png": self._picture().png()}
+            if not self.closed:
+                view = self.box._repr_mimebundle_()
+                view = view[0] if isinstance(view, tuple) else view
+                bundle = {**{kind: value for kind, value in view.items() if kind != "text/plain"}, **bundle}
+        return bundle
+
+    def __repr__(self) -> str:
+        return self._summary()
+
+
+def running_cell() -> str:
+    """Name the notebook cell that is being run: empty outside a notebook, and where the front end does not say."""
+    from IPython import get_ipython
+
+    shell = get_ipython()
+    parent: dict[str, Any] = getattr(shell, "get_parent", dict)() or {}
+    return str(parent.get("metadata", {}).get("cellId", ""))
+
+
+def _close_all(widget: Any) -> None:
+    """Close a widget with everything in it, and with its layout and style, which ipywidgets would leave behind."""
+    for child in getattr(widget, "children", ()):
+        _close_all(child)
+    for part in ("layout", "style"):
+        owned = getattr(widget, part, None)
+        if isinstance(owned, ipywidgets.Widget):
+            owned.close()
+    widget.close()

@@ -1,0 +1,342 @@
+"""What a workbench computes, without any widget: a setting in, a point of size and accuracy out."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compresskit.compression import Compressed, compress
+from compresskit.data import Split
+from compresskit.evaluation import Score, evaluate, wilson_interval
+from compresskit.litert.inspect import CHANNEL_AXIS, Layer
+from compresskit.recipe import Prune, Quantize, Recipe
+from compresskit.widgets.live import AbandonedError, Stop
+from compresskit.zoo import Checkpoint
+
+PREVIEW_DIGITS = 1000
+_PART_SECONDS = 0.4
+"""A file that reads slowly is read in parts that take about this long, so that a newer setting can be let through."""
+_FAST_MACS, _SLOW_MACS = 10**11, 2 * 10**9
+"""What two cores multiply and accumulate in about a second, with LiteRT's fast kernels and with its reference ones."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Where the controls of a workbench stand.
+
+    Attributes
+    ----------
+    sparsity : float
+        Fraction of the weights to set to zero; 0.0 for none.
+    scope : str
+        "layer" or "global"; see `Prune`.
+    weights, activations : int
+        Bits; 32 is float. See `Quantize`.
+    granularity, ranges : str
+        See `Quantize`.
+    """
+
+    sparsity: float = 0.0
+    scope: str = "layer"
+    weights: int = 8
+    activations: int = 8
+    granularity: str = "channel"
+    ranges: str = "minmax"
+
+    def recipe(self) -> Recipe:
+        """Give the steps that do something; the empty recipe for the original model.
+
+        Raises
+        ------
+        ValueError
+            If the combination cannot be; the sentence says what to choose.
+        """
+        steps: list[Prune | Quantize] = []
+        if self.sparsity > 0:
+            steps.append(Prune(sparsity=self.sparsity, scope=self.scope))
+        if self.weights < 32 or self.activations < 32:
+            steps.append(Quantize(self.weights, self.activations, self.granularity, self.ranges))
+        return Recipe(*steps)
+
+    def describe(self) -> str:
+        """Say in a few words what is done to the model."""
+        parts = []
+        if self.sparsity > 0:
+            whole = " over the whole network" if self.scope == "global" else ""
+            parts.append(f"{self.sparsity:.0%} pruned{whole}".replace("%", " %"))
+        if self.weights < 32 or self.activations < 32:
+            grid = f", a scale per {self.granularity}" if self.weights < 16 else ""
+            ranges = {"minmax": "", "mse": ", least-error ranges", "octav": ", OCTAV ranges"}[self.ranges]
+            parts.append(f"{_width(self.weights)} weights{grid}{ranges if self.weights < 16 else ''}")
+            parts.append(f"{_width(self.activations)} activations")
+        return ", ".join(parts) or "the original"
+
+
+def _width(bits: int) -> str:
+    return "float" if bits == 32 else f"{bits}-bit"
+
+
+@dataclass(frozen=True)
+class Point:
+    """What a setting came to.
+
+    Attributes
+    ----------
+    setting : Setting
+        What was asked for.
+    compressed : Compressed
+        The file.
+    score : Score
+        LiteRT's answers on it.
+    exact : bool
+        False when only the preview digits were read.
+    """
+
+    setting: Setting
+    compressed: Compressed = field(repr=False)
+    score: Score
+    exact: bool
+
+
+def preview_of(digits: Split) -> Split:
+    """Choose the digits of a preview: a thousand, spread evenly, always the same.
+
+    Parameters
+    ----------
+    digits
+        All test digits. (The first thousand of MNIST's would not do: its first half is the easier one.)
+
+    Returns
+    -------
+    Split
+        `digits` itself when there are no more than that.
+    """
+    if len(digits) <= PREVIEW_DIGITS:
+        return digits
+    chosen = np.linspace(0, len(digits) - 1, PREVIEW_DIGITS).round().astype(int)
+    return replace(digits, images=digits.images[chosen], labels=digits.labels[chosen], name=f"{digits.name} (preview)")
+
+
+def read_digits(model: Compressed | Checkpoint, digits: Split, stop: Stop) -> Score:
+    """Evaluate a file, in parts where it is slow; the result is that of `evaluate`.
+
+    Parameters
+    ----------
+    model, digits
+        As for `evaluate`.
+    stop
+        Asked between the parts.
+
+    Returns
+    -------
+    Score
+
+    Raises
+    ------
+    AbandonedError
+        As soon as `stop()` says so.
+    """
+    macs = sum(layer.macs for layer in model.layers) * len(digits)
+    quantize = model.recipe.quantize if isinstance(model, Compressed) else None
+    slow_kernels = quantize is not None and quantize.activations == 16  # LiteRT has reference kernels only
+    if macs < (_SLOW_MACS if slow_kernels else _FAST_MACS):
+        return evaluate(model, digits)
+    scores: list[Score] = []
+    start, part = 0, min(len(digits), 100)
+    while start < len(digits):
+        if stop():
+            raise AbandonedError
+        began = time.perf_counter()
+        chosen = slice(start, start + part)
+        scores.append(evaluate(model, replace(digits, images=digits.images[chosen], labels=digits.labels[chosen])))
+        start += part
+        part = max(1, int(part * _PART_SECONDS / max(time.perf_counter() - began, 1e-6)))
+    return _joined(scores, digits)
+
+
+def _joined(scores: list[Score], digits: Split) -> Score:
+    predictions = np.concatenate([score.predictions for score in scores])
+    correct = int((predictions == digits.labels).sum())
+    return replace(
+        scores[0],
+        accuracy=correct / len(digits),
+        interval=wilson_interval(correct, len(digits)),
+        n=len(digits),
+        predictions=predictions,
+    )
+
+
+def compute_point(
+    checkpoint: Checkpoint,
+    setting: Setting,
+    digits: Split,
+    calibration: Split | None,
+    *,
+    exact: bool = True,
+    stop: Stop = lambda: False,
+    squeeze: bool = True,
+    make: Callable[[Checkpoint, Recipe, Split | None], Compressed] = compress,
+) -> Point:
+    """Make the file of a setting and let it read digits.
+
+    Parameters
+    ----------
+    checkpoint
+        The original.
+    setting
+        Where the controls stand.
+    digits, calibration
+        The digits to read, and those to measure ranges on.
+    exact
+        Whether `digits` are all there are.
+    stop
+        See `read_digits`.
+    squeeze
+        Whether to find the size of the file in an archive as well, on another thread meanwhile.
+    make
+        Makes the file; a workbench passes one that remembers.
+
+    Returns
+    -------
+    Point
+
+    Raises
+    ------
+    ValueError
+        If the setting cannot be; the sentence says why.
+    AbandonedError
+        If `stop()` said so.
+    """
+    compressed = make(checkpoint, setting.recipe(), calibration)
+    squeezer = threading.Thread(target=lambda: compressed.deflated_size, daemon=True)
+    if squeeze:
+        squeezer.start()
+    score = read_digits(compressed, digits, stop)
+    if squeeze:
+        squeezer.join()
+    return Point(setting, compressed, score, exact)
+
+
+def newly_misread(original: Score, small: Score, digits: Split) -> NDArray[np.int64]:
+    """Find the digits that the original reads rightly and the small model does not.
+
+    Parameters
+    ----------
+    original, small
+        Scores on the same digits.
+    digits
+        These digits.
+
+    Returns
+    -------
+    NDArray[np.int64]
+        Their positions in `digits`.
+    """
+    right_before = original.predictions == digits.labels
+    wrong_now = small.predictions != digits.labels
+    return np.flatnonzero(right_before & wrong_now)
+
+
+@dataclass(frozen=True)
+class WeightView:
+    """A layer's weights before and after, counted in equal bins, and the grid that the new ones lie on.
+
+    Attributes
+    ----------
+    edges : NDArray[np.float64]
+        (bins + 1,) borders of the bins.
+    before, after : NDArray[np.int64]
+        (bins,) weights in each bin; `after` without those that are exactly zero.
+    zeros : int
+        Weights that are exactly zero after.
+    total : int
+        All weights of the layer.
+    grid : NDArray[np.float64]
+        The values that a weight can take; empty when they stay float.
+    channel : int or None
+        The output channel whose grid it is, where each has its own: the one that reaches farthest.
+    """
+
+    edges: NDArray[np.float64]
+    before: NDArray[np.int64]
+    after: NDArray[np.int64]
+    zeros: int
+    total: int
+    grid: NDArray[np.float64]
+    channel: int | None
+
+
+def view_weights(
+    before: NDArray[np.float32], after: NDArray[np.float32], layer: Layer, bits: int, granularity: str, bins: int = 101
+) -> WeightView:
+    """Count a layer's weights and find the grid.
+
+    Parameters
+    ----------
+    before, after
+        Real weights of the original and of the small file, of one shape.
+    layer
+        The layer, for its operator.
+    bits
+        Bits of a weight.
+    granularity
+        "channel" or "tensor".
+    bins
+        How many bins.
+
+    Returns
+    -------
+    WeightView
+    """
+    reach = max(float(np.abs(before).max()), float(np.abs(after).max()), 1e-12)
+    edges = np.linspace(-reach, reach, bins + 1)
+    grid, channel = np.empty(0), None
+    if bits < 16:
+        own = after
+        if granularity == "channel":
+            by_channel = np.moveaxis(after, CHANNEL_AXIS[layer.op], 0).reshape(after.shape[CHANNEL_AXIS[layer.op]], -1)
+            channel = int(np.abs(by_channel).max(axis=1).argmax())
+            own = by_channel[channel]
+        grid = grid_of(own, bits)
+    kept = after[after != 0]
+    return WeightView(
+        edges=edges,
+        before=np.histogram(before, edges)[0],
+        after=np.histogram(kept, edges)[0],
+        zeros=int(after.size - kept.size),
+        total=int(after.size),
+        grid=grid,
+        channel=channel,
+    )
+
+
+def grid_of(weights: NDArray[np.float32], bits: int) -> NDArray[np.float64]:
+    """Find the levels of a symmetric grid, `S q` with whole `q` of at most `bits` bits, from weights that lie on it.
+
+    Parameters
+    ----------
+    weights
+        Weights that lie on one grid.
+    bits
+        Bits of `q`.
+
+    Returns
+    -------
+    NDArray[np.float64]
+        The levels in order, as far as the weights reach; only 0 when all weights are 0.
+    """
+    levels = np.unique(np.abs(weights.astype(np.float64)))
+    levels = levels[levels > 0]
+    if not len(levels):
+        return np.zeros(1)
+    gaps = np.diff(np.concatenate([[0.0], levels]))
+    step = float(gaps[gaps > levels[-1] * 2.0 ** -(bits + 1)].min())
+    # The gap between two neighbours has a rounding error that the largest level, many steps out, does not have.
+    step = float(levels[-1]) / round(float(levels[-1]) / step)
+    highest = round(float(levels[-1]) / step)
+    return np.arange(-highest, highest + 1, dtype=np.float64) * step

@@ -1,0 +1,345 @@
+"""The parts of a workbench as plain functions: results in, plotly's JSON, HTML or a `Picture` out."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compresskit.data import Split
+from compresskit.litert.inspect import Layer
+from compresskit.widgets.figures import figure
+from compresskit.widgets.picture import Picture, data_uri
+from compresskit.widgets.points import WeightView
+from compresskit.widgets.style import AFTER, BEFORE, CURRENT
+
+ACCURACY_TICKS: Final = (0.0, 50.0, 80.0, 90.0, 95.0, 98.0, 99.0, 99.5, 99.8, 99.9, 99.95)
+_LOW_ENDS: Final = (95.0, 80.0, 50.0, 0.0)  # the accuracy axis reaches down to one of these, so that it seldom moves
+SIZE_TICKS: Final = tuple(step * 10**power for power in range(7) for step in (1, 2, 5))
+SHOWN_DIGITS: Final = 40
+NOTHING_MISREAD: Final = "None: it reads every digit that the original reads."
+
+
+def kilobytes(size: float) -> str:
+    """Write bytes as kB of 1,000 bytes."""
+    return f"{size / 1000:,.1f} kB"
+
+
+def percent(fraction: float) -> str:
+    """Write a fraction as a percentage with two decimals."""
+    return f"{100 * fraction:.2f} %"
+
+
+def times_smaller(before: float, after: float) -> str:
+    """Say how a size compares with the original's, in words that hold in both directions."""
+    if after == before:
+        return "as large as the original"
+    return f"{before / after:.1f} times smaller" if after < before else f"{after / before:.2f} times larger"
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A point of a plot of size against accuracy.
+
+    Attributes
+    ----------
+    size : int
+        Bytes.
+    accuracy, low, high : float
+        Fractions; the ends of the interval.
+    n : int
+        Digits read.
+    exact : bool
+        Whether these are all the digits.
+    label : str
+        What was done to the model.
+    """
+
+    size: int
+    accuracy: float
+    low: float
+    high: float
+    n: int
+    exact: bool
+    label: str
+
+    @property
+    def error(self) -> float:
+        """Misread digits in per cent, at least half a digit, since a logarithm has to be taken."""
+        return 100 * max(1 - self.accuracy, 0.5 / self.n)
+
+    def hover(self, original: int) -> str:
+        """Text of the mark in plotly's markup."""
+        kind = "all" if self.exact else "preview of"
+        return (
+            f"<b>{percent(self.accuracy)}</b> ({percent(self.low)} to {percent(self.high)})<br>"
+            f"<b>{kilobytes(self.size)}</b>, {times_smaller(original, self.size)}<br>{html.escape(self.label)}<br>"
+            f"{kind} {self.n:,} digits"
+        )
+
+
+def tradeoff_figure(original: Mark | None, marks: Sequence[Mark], current: Mark | None, axis: str) -> dict[str, Any]:
+    """Plot size against accuracy.
+
+    The accuracy axis is stretched towards 100 %: its unit is the logarithm of the error, so that 98.9 % and 99.0 % stay
+    apart while a collapse to 11 % is in the plot too.
+
+    Parameters
+    ----------
+    original
+        The star; None before it is known.
+    marks
+        Everything visited; previews are drawn hollow with their interval.
+    current
+        Where the sliders stand: a ring.
+    axis
+        Title of the axis of sizes.
+
+    Returns
+    -------
+    dict
+        For `Chart`. Trace 0 is the original, 1 the exact points, 2 the previews, 3 the ring; ``y`` is the error in per
+        cent, ``customdata`` holds ``[position in marks, accuracy]``.
+    """
+    exact = [(place, mark) for place, mark in enumerate(marks) if mark.exact]
+    hollow = [(place, mark) for place, mark in enumerate(marks) if not mark.exact]
+    base = original.size if original else 1
+    traces = [
+        _marks("original", [(-1, original)] if original else [], base, BEFORE, "star", 17),
+        _marks("all digits", exact, base, AFTER, "circle", 11),
+        _marks("preview, with interval", hollow, base, AFTER, "circle-open", 11)
+        | {"error_y": _intervals([mark for _, mark in hollow])},
+        _marks("where the controls stand", [(-2, current)] if current else [], base, CURRENT, "circle-open", 23)
+        | {"hoverinfo": "skip", "hovertemplate": None},
+    ]
+    traces[2]["marker"]["line"] = {"width": 2}
+    traces[3]["marker"]["line"] = {"width": 2.5}
+    every = [mark for mark in (original, current, *marks) if mark is not None]
+    low, high = size_range(every)
+    bottom, top = error_range(every)
+    layout = {
+        "xaxis": {
+            "type": "log", "range": [math.log10(low), math.log10(high)], "title": {"text": axis},
+            "tickvals": [tick for tick in SIZE_TICKS if low <= tick <= high],
+            "ticktext": [f"{tick:,} kB" for tick in SIZE_TICKS if low <= tick <= high],
+        },
+        "yaxis": {
+            "type": "log", "range": [math.log10(bottom), math.log10(top)],
+            "title": {"text": "accuracy (stretched towards 100 %)"},
+            "tickvals": [100 - tick for tick in ACCURACY_TICKS],
+            "ticktext": [f"{tick:g} %" for tick in ACCURACY_TICKS],
+        },
+        "margin": {"l": 66, "r": 14, "t": 34, "b": 46},
+    }  # fmt: skip
+    return figure(traces, layout)
+
+
+def size_range(marks: Sequence[Mark]) -> tuple[float, float]:
+    """Choose the ends of the axis of sizes, in kB: from a twentieth of the original, and farther only where needed."""
+    sizes = [mark.size / 1000 for mark in marks] or [1.0]
+    return min(max(sizes) / 20, min(sizes) * 0.8), max(sizes) * 1.3
+
+
+def error_range(marks: Sequence[Mark]) -> tuple[float, float]:
+    """Choose the ends of the accuracy axis as errors in per cent: bottom (large), top (small)."""
+    accuracies = [100 * mark.accuracy for mark in marks] or [100.0]
+    reach = next((end for end in _LOW_ENDS if min(accuracies) >= end + 0.02 * (100 - end)), 0.0)
+    return min(100.0, (100 - reach) * 1.1), min([mark.error for mark in marks] or [1.0]) / 1.8
+
+
+def _marks(
+    name: str, places: Sequence[tuple[int, Mark]], original: int, colour: str, symbol: str, size: int
+) -> dict[str, Any]:
+    return {
+        "type": "scatter", "mode": "markers", "name": name,
+        "x": [mark.size / 1000 for _, mark in places],
+        "y": [mark.error for _, mark in places],
+        "customdata": [[place, mark.accuracy] for place, mark in places],
+        "text": [mark.hover(original) for _, mark in places],
+        "hovertemplate": "%{text}<extra></extra>",
+        "marker": {"color": colour, "symbol": symbol, "size": size},
+    }  # fmt: skip
+
+
+def _intervals(marks: Sequence[Mark]) -> dict[str, Any]:
+    return {
+        "type": "data", "symmetric": False, "thickness": 1.2, "width": 4, "color": AFTER,
+        "array": [100 * (1 - mark.low) - mark.error for mark in marks],
+        "arrayminus": [max(0.0, mark.error - 100 * max(1 - mark.high, 0.25 / mark.n)) for mark in marks],
+    }  # fmt: skip
+
+
+def weights_figure(view: WeightView | None) -> dict[str, Any]:
+    """Draw a layer's weights before (line) and after (bars), and the grid as ticks along the bottom."""
+    traces: list[dict[str, Any]] = []
+    top = 10.0
+    if view is not None:
+        middles = ((view.edges[:-1] + view.edges[1:]) / 2).tolist()
+        width = float(view.edges[1] - view.edges[0])
+        top = float(max(view.before.max(), view.after.max(), 10)) * 1.6
+        traces = [
+            {"type": "bar", "name": "after", "x": middles, "y": view.after.tolist(), "width": [width] * len(middles),
+             "marker": {"color": AFTER, "line": {"width": 0}}, "opacity": 0.75,
+             "hovertemplate": "%{y:,} weights near %{x:.3f} after<extra></extra>"},
+            {"type": "scatter", "mode": "lines", "name": "before", "x": view.edges.tolist(),
+             "y": [*view.before.tolist(), 0], "line": {"shape": "hv", "color": BEFORE, "width": 1.8},
+             "hovertemplate": "%{y:,} weights near %{x:.3f} before<extra></extra>"},
+            {"type": "scatter", "mode": "markers", "name": "values the grid allows", "x": view.grid.tolist(),
+             "y": [0.75] * len(view.grid), "hovertemplate": "the grid has a value at %{x:.4f}<extra></extra>",
+             "marker": {"symbol": "line-ns-open", "size": 9, "color": CURRENT,
+                        "line": {"width": 1.6 if len(view.grid) < 64 else 0.8}}},
+        ]  # fmt: skip
+    powers = range(math.ceil(math.log10(top)))
+    layout = {
+        "xaxis": {"title": {"text": "value of a weight"}, "nticks": 7},
+        "yaxis": {"type": "log", "range": [math.log10(0.55), math.log10(top)], "title": {"text": "weights"},
+                  "tickvals": [10**power for power in powers], "ticktext": [f"{10**power:,}" for power in powers]},
+        "margin": {"l": 62, "r": 8, "t": 30, "b": 44},
+        "bargap": 0,
+    }  # fmt: skip
+    return figure(traces, layout)
+
+
+def weights_note(view: WeightView | None, bits: int) -> str:
+    """Say in a sentence what the histogram shows."""
+    if view is None:
+        return ""
+    share = f"{100 * view.zeros / view.total:.1f} % of {view.total:,} weights are exactly zero and not drawn."
+    if bits >= 16:
+        return (
+            f"{share} The weights stay {'floating-point numbers' if bits == 32 else '16-bit floating point'}: no grid."
+        )
+    whose = f" It is the grid of channel {view.channel}; each channel has its own." if view.channel is not None else ""
+    step = float(view.grid[1] - view.grid[0]) if len(view.grid) > 1 else 0.0
+    return f"{share} Step of the grid: {step:.4f}.{whose}"
+
+
+def layers_table(before: Sequence[Layer], after: Sequence[Layer]) -> str:
+    """Make an HTML table of the bytes of each layer, before and after, as numbers and as bars."""
+    largest = max(layer.bytes for layer in before)
+    rows = []
+    for old, new in zip(before, after, strict=True):
+        bars = "".join(
+            f'<span class="ck-bar ck-{kind}" style="width:{max(0.6, 100 * layer.bytes / largest):.2f}%"></span>'
+            for kind, layer in (("before", old), ("after", new))
+        )
+        rows.append(
+            f'<tr><td title="{html.escape(old.op)}"><b>{html.escape(old.name)}</b></td>'
+            f'<td><span class="ck-bars" aria-hidden="true">{bars}</span></td>'
+            f'<td class="ck-number">{kilobytes(old.bytes)}</td><td class="ck-number">{kilobytes(new.bytes)}</td>'
+            f'<td class="ck-number">{html.escape(new.dtype)}</td>'
+            f'<td class="ck-number">{100 * new.sparsity:.0f} %</td></tr>'
+        )
+    widths = "".join(f'<col style="width:{width}">' for width in ("17%", "27%", "17%", "16%", "13%", "10%"))
+    head = "".join(
+        f'<th scope="col"{" class=ck-number" if place > 1 else ""}>{name}</th>'
+        for place, name in enumerate(("layer", "", "before", "after", "as", "zero"))
+    )
+    return (
+        f'<table class="ck-table"><colgroup>{widths}</colgroup><thead><tr>{head}</tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody></table>"
+    )
+
+
+def pixels_of(image: NDArray[Any]) -> NDArray[np.uint8] | None:
+    """Turn an example into grey or colour pixels; None if it is no image."""
+    if image.ndim == 3 and image.shape[-1] == 1:
+        image = image[..., 0]
+    if image.ndim != 2 and not (image.ndim == 3 and image.shape[-1] == 3):
+        return None
+    if image.dtype == np.uint8:
+        return image
+    low, high = float(image.min()), float(image.max())
+    stretched = (image - low) / max(high - low, 1e-12) if low < 0 or high > 1 else image
+    return np.rint(255 * stretched).astype(np.uint8)
+
+
+def misread_strip(digits: Split, positions: NDArray[np.int64], read: NDArray[np.int64]) -> str:
+    """Show misread digits with what they are and what they were read as.
+
+    Parameters
+    ----------
+    digits
+        The digits that were read.
+    positions
+        Which of them to show; the first `SHOWN_DIGITS` are.
+    read
+        (n,) what was read in each of `digits`.
+
+    Returns
+    -------
+    str
+        HTML of a fixed height.
+    """
+    if not len(positions):
+        return f'<div class="ck-digits"><div class="ck-empty">{NOTHING_MISREAD}</div></div>'
+    tiles = []
+    for position in positions[:SHOWN_DIGITS]:
+        label, seen = int(digits.labels[position]), int(read[position])
+        pixels = pixels_of(digits.images[position])
+        alt = f"A {label} that was read as {seen}"
+        picture = (
+            f'<img alt="{alt}" title="test digit {position}" src="{data_uri(pixels)}">' if pixels is not None else ""
+        )
+        tiles.append(f'<figure class="ck-digit">{picture}<b>{label}</b> read {seen}</figure>')
+    return f'<div class="ck-digits">{"".join(tiles)}</div>'
+
+
+def misread_note(count: int, n: int, exact: bool) -> str:
+    """Say how many digits are newly misread."""
+    of = f"of {n:,} digits" if exact else f"of {n:,} preview digits"
+    return f"{count:,} {of}. The original reads them right."
+
+
+def tradeoff_picture(original: Mark, marks: Sequence[Mark], axis: str, width: float, height: float) -> Picture:
+    """Draw size against accuracy as a still picture; see `tradeoff_figure`."""
+    made = Picture(width, height, "Size against accuracy")
+    every = [original, *marks]
+    low, high = size_range(every)
+    bottom, top = error_range(every)
+    left, right, upper, lower = 64.0, width - 14, 30.0, height - 44
+
+    def across(kilo: float) -> float:
+        return left + (right - left) * math.log(kilo / low) / math.log(high / low)
+
+    def down(error: float) -> float:
+        return lower - (lower - upper) * math.log(bottom / error) / math.log(bottom / top)
+
+    for tick in SIZE_TICKS:
+        if low <= tick <= high:
+            made.line([(across(tick), upper), (across(tick), lower)], stroke="grid")
+            made.text(across(tick), lower + 17, f"{tick:,} kB", anchor="middle", size=11, ink="muted")
+    for accuracy in ACCURACY_TICKS:
+        if top <= 100 - accuracy <= bottom:
+            made.line([(left, down(100 - accuracy)), (right, down(100 - accuracy))], stroke="grid")
+            made.text(left - 8, down(100 - accuracy) + 4, f"{accuracy:g} %", anchor="end", size=11, ink="muted")
+    made.text((left + right) / 2, height - 8, axis, anchor="middle", size=12)
+    for place, (shape, ink, name) in enumerate((("star", "before", "original"), ("disc", "after", "after"))):
+        made.mark(left + 8 + 90 * place, 13, shape, 12, ink)  # type: ignore[arg-type]
+        made.text(left + 20 + 90 * place, 17, name, size=12)
+    for mark in marks:
+        made.mark(across(mark.size / 1000), down(mark.error), "disc" if mark.exact else "circle", 11, "after")
+    made.mark(across(original.size / 1000), down(original.error), "star", 17, "before")
+    return made
+
+
+def layers_picture(before: Sequence[Layer], after: Sequence[Layer], width: float) -> Picture:
+    """Draw the bytes of each layer, before and after, as bars."""
+    row = 34.0
+    made = Picture(width, row * len(before) + 8, "Bytes by layer, before and after")
+    largest = max(layer.bytes for layer in before)
+    name_width, number_width = 90.0, 190.0
+    room = width - name_width - number_width
+    for place, (old, new) in enumerate(zip(before, after, strict=True)):
+        top = row * place + 4
+        made.text(0, top + 17, old.name, bold=True)
+        made.rectangle(name_width, top + 3, max(2, room * old.bytes / largest), 9, stroke="before", stroke_width=1.5)
+        made.rectangle(name_width, top + 15, max(2, room * new.bytes / largest), 9, fill="after")
+        text = f"{kilobytes(old.bytes)} to {kilobytes(new.bytes)}"
+        made.text(width, top + 17, text, anchor="end")
+    return made

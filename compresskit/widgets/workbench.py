@@ -1,0 +1,555 @@
+"""The workbench: every slider makes a real `.tflite` file, runs it, and puts its size and accuracy on a plot."""
+
+from __future__ import annotations
+
+import html
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any, Final
+
+import ipywidgets
+import numpy as np
+from numpy.typing import NDArray
+
+from compresskit.compression import Compressed, compress
+from compresskit.data import Digits, Split, load_mnist
+from compresskit.evaluation import Score
+from compresskit.recipe import Recipe
+from compresskit.widgets import views
+from compresskit.widgets.figures import Chart
+from compresskit.widgets.live import Live, Outcome, Stop, sentence
+from compresskit.widgets.panel import (
+    Panel,
+    Status,
+    Toolbar,
+    button_of,
+    choice_of,
+    classed,
+    list_of,
+    markup,
+    number_slider,
+    slider_of,
+)
+from compresskit.widgets.picture import Picture
+from compresskit.widgets.points import (
+    Point,
+    Setting,
+    compute_point,
+    newly_misread,
+    preview_of,
+    read_digits,
+    view_weights,
+)
+from compresskit.widgets.views import Mark, kilobytes, percent, times_smaller
+from compresskit.zoo import Checkpoint, load_model
+
+ORIGINAL: Final = Setting(weights=32, activations=32)
+WEIGHTS: Final = (
+    ("2 bits", 2), ("3 bits, stored as 8", 3), ("4 bits", 4), ("5 bits, stored as 8", 5), ("6 bits, stored as 8", 6),
+    ("7 bits, stored as 8", 7), ("8 bits", 8), ("16-bit float", 16), ("32-bit float", 32),
+)  # fmt: skip
+ACTIVATIONS: Final = (("8 bits", 8), ("16 bits", 16), ("float", 32))
+SCOPES: Final = (("each layer", "layer"), ("whole network", "global"))
+GRANULARITIES: Final = (("each channel", "channel"), ("whole layer", "tensor"))
+RANGES: Final = (("min to max", "minmax"), ("least error", "mse"), ("OCTAV", "octav"))
+AXES: Final = (("file", "file"), ("zipped", "zipped"))
+AXIS_TITLES: Final = {"file": "size of the file", "zipped": "size of the file, zipped (DEFLATE)"}
+REMEMBERED_FILES: Final = 8
+
+
+@dataclass(frozen=True)
+class Visit:
+    """A point on the plot. The file is not kept: a hundred of them would fill the memory of a small machine.
+
+    Attributes
+    ----------
+    setting : Setting
+        Where the controls stood.
+    recipe : Recipe
+        What was done.
+    size : int
+        Bytes of the file.
+    deflated : int or None
+        Bytes of the file in an archive; None until it was computed.
+    accuracy, interval, n : float, (float, float), int
+        As in `Score`.
+    exact : bool
+        Whether all digits were read.
+    """
+
+    setting: Setting
+    recipe: Recipe
+    size: int
+    deflated: int | None
+    accuracy: float
+    interval: tuple[float, float]
+    n: int
+    exact: bool
+
+    def mark(self, axis: str) -> Mark:
+        """Place the point on the plot, its size that of the file or of the archive."""
+        size = self.size if axis == "file" or self.deflated is None else self.deflated
+        return Mark(size, self.accuracy, *self.interval, self.n, self.exact, self.setting.describe())
+
+
+class Workbench(Panel):
+    """Compress a model with the hand on a slider.
+
+    Parameters
+    ----------
+    model
+        What `load_model` takes: the name of a shipped model, a path, a Keras model, or a checkpoint.
+    data
+        `Digits` (calibrated on their training digits, scored on their test digits), or a `Split` that serves for both.
+        By default full MNIST.
+    setting
+        Where the controls stand at first.
+
+    Attributes
+    ----------
+    setting : Setting
+        Where the controls stand.
+    point : Point or None
+        The latest result shown, with its file (`point.compressed`) and its score.
+    points : tuple of Visit
+        Everything on the plot but the original, in the order of visiting.
+
+    Raises
+    ------
+    ValueError
+        If the model cannot be used, or does not fit the data.
+
+    Examples
+    --------
+    >>> bench = Workbench("digit_reader")  # doctest: +SKIP
+    >>> bench  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        model: Any = "digit_reader",
+        data: Digits | Split | None = None,
+        *,
+        setting: Setting | None = None,
+    ) -> None:
+        super().__init__()
+        self.checkpoint: Checkpoint = load_model(model)
+        source = load_mnist() if data is None else data
+        self.test: Split = source if isinstance(source, Split) else source.test
+        self.calibration: Split = source if isinstance(source, Split) else source.train
+        self._check_fit()
+        self._sample = preview_of(self.test)
+        self._references: dict[bool, Score] = {}
+        self._files: OrderedDict[Recipe, Compressed] = OrderedDict()
+        self._visits: OrderedDict[Recipe, Visit] = OrderedDict()
+        self._curves: list[list[Recipe]] = [[], [], [], []]
+        self._moving = False
+        self._weights_shown: tuple[Recipe, str] | None = None
+        self.point: Point | None = None
+        self._build(setting or Setting())
+        live: Live[Setting, Point] = Live(
+            self._preview if self._sample is not self.test else None,
+            self._exact,
+            self._on_result,
+            self._on_error,
+            on_start=self._on_start,
+            key=Setting.recipe,
+            lock=self.lock,
+        )
+        self._live = live
+        self._lives.append(live)
+        live.submit(self.setting)
+
+    def _check_fit(self) -> None:
+        example, wanted = int(np.prod(self.test.images.shape[1:])), int(np.prod(self.checkpoint.input_shape))
+        if example != wanted:
+            raise ValueError(
+                f"data: each example has the shape {self.test.images.shape[1:]}, but the model "
+                f"{self.checkpoint.name!r} reads {self.checkpoint.input_shape}; resize the images first."
+            )
+        classes = int(self.test.labels.max()) + 1
+        if classes > self.checkpoint.classes:
+            raise ValueError(
+                f"data: there are labels up to {classes - 1}, but the model {self.checkpoint.name!r} tells only "
+                f"{self.checkpoint.classes} classes apart; give data of the model's own classes."
+            )
+
+    # -- what is computed, on the worker thread ----------------------------------------------------------------
+
+    def _preview(self, setting: Setting, stop: Stop) -> Point:
+        self._reference(False, stop)
+        return self._compute(setting, self._sample, False, stop)
+
+    def _exact(self, setting: Setting, stop: Stop) -> Point:
+        self._reference(True, stop)
+        return self._compute(setting, self.test, True, stop)
+
+    def _compute(self, setting: Setting, digits: Split, exact: bool, stop: Stop) -> Point:
+        squeeze = exact or self._axis.value == "zipped"
+        return compute_point(
+            self.checkpoint, setting, digits, self.calibration, exact=exact, stop=stop, squeeze=squeeze, make=self._file
+        )
+
+    def _file(self, checkpoint: Checkpoint, recipe: Recipe, calibration: Split | None) -> Compressed:
+        """Compress, or take the file that the preview made a moment ago."""
+        if recipe not in self._files:
+            self._files[recipe] = compress(checkpoint, recipe, calibration)
+            while len(self._files) > REMEMBERED_FILES:
+                self._files.popitem(last=False)
+        return self._files[recipe]
+
+    def _reference(self, exact: bool, stop: Stop) -> Score:
+        """Score the original, once."""
+        if exact not in self._references:
+            self._references[exact] = read_digits(self.checkpoint, self.test if exact else self._sample, stop)
+        return self._references[exact]
+
+    # -- what is shown ---------------------------------------------------------------------------------------
+
+    def _build(self, setting: Setting) -> None:
+        self._controls: dict[str, Any] = {
+            "sparsity": number_slider("Weights set to zero", 0, 0.98, 0.01, setting.sparsity, "ck-sparsity", ".0%"),
+            "scope": choice_of("Zero the smallest of", SCOPES, setting.scope, "ck-scope"),
+            "weights": slider_of("Bits of a weight", WEIGHTS, setting.weights, "ck-weights"),
+            "activations": choice_of("Bits between the layers", ACTIVATIONS, setting.activations, "ck-activations"),
+            "granularity": choice_of("One scale for", GRANULARITIES, setting.granularity, "ck-granularity"),
+            "ranges": choice_of("Range of the grid", RANGES, setting.ranges, "ck-ranges"),
+        }
+        for control in self._controls.values():
+            self._watch(control, self._on_control)
+        self._status = Status()
+        self._axis = choice_of("Size of", AXES, "file", "ck-axis")
+        self._watch(self._axis, self._on_axis)
+        self._back = list_of("Go back to", [("a point of the plot", None)], None, "ck-back")
+        self._watch(self._back, self._on_back)
+        self._tradeoff = Chart(
+            views.tradeoff_figure(None, [], None, AXIS_TITLES["file"]), height=430, lock=self.lock,
+            label="Plot of size against accuracy; the list below it names the same points",
+        )  # fmt: skip
+        self._tradeoff.on_click(self._on_click)
+        names = [layer.name for layer in self.checkpoint.layers]
+        heaviest = max(self.checkpoint.layers, key=lambda layer: layer.bytes).name
+        self._layer = list_of("Layer", [(name, name) for name in names], heaviest, "ck-layer")
+        self._watch(self._layer, self._on_layer)
+        self._histogram = Chart(
+            views.weights_figure(None), height=250, lock=self.lock, label="Histogram of the weights"
+        )
+        self._histogram_note = markup(_note(""))
+        self._table = markup(views.layers_table(self.checkpoint.layers, self.checkpoint.layers))
+        self._strip = markup('<div class="ck-digits"></div>')
+        self._strip_note = markup(_note("Reading"))
+        self._toolbar = Toolbar(self._download)
+        clear = button_of("Clear the plot", "ck-clear")
+        reset = button_of("Back to the original", "ck-original")
+        clear.on_click(lambda _: self.clear())
+        reset.on_click(lambda _: self.move_to(ORIGINAL))
+        self._frame(self._rows(clear, reset), self._names())
+
+    def _rows(self, clear: Any, reset: Any) -> list[Any]:
+        controls = classed(ipywidgets.VBox([*self._controls.values()]), "ck-controls")
+        plot = classed(ipywidgets.VBox([self._status, self._tradeoff, self._bar()]), "ck-grow", "ck-stack")
+        cards = [
+            [_heading("Bytes by layer", _LEGEND), self._table],
+            [_heading("Weights of a layer"), self._layer, self._histogram, self._histogram_note],
+            [_heading("Digits that it misreads now"), self._strip_note, self._strip],
+        ]
+        buttons = classed(ipywidgets.HBox([clear, reset]), "ck-row", "ck-buttons")
+        return [
+            markup(self._title()),
+            classed(ipywidgets.HBox([controls, plot]), "ck-row"),
+            classed(
+                ipywidgets.HBox([classed(ipywidgets.VBox(card), "ck-card") for card in cards]), "ck-row", "ck-cards"
+            ),
+            classed(ipywidgets.HBox([self._toolbar, buttons]), "ck-row", "ck-foot"),
+        ]
+
+    def _bar(self) -> Any:
+        return classed(ipywidgets.HBox([self._axis, self._back]), "ck-row", "ck-bar-row")
+
+    def _names(self) -> dict[str, str]:
+        return {
+            ".ck-sparsity": "Weights set to zero", ".ck-scope": "Zero the smallest weights of",
+            ".ck-weights": "Bits of a weight", ".ck-activations": "Bits between the layers",
+            ".ck-granularity": "One scale for", ".ck-ranges": "Range of the grid", ".ck-axis": "Size of",
+            ".ck-back": "Go back to a point of the plot", ".ck-layer": "Layer whose weights are shown",
+        }  # fmt: skip
+
+    def _title(self) -> str:
+        parameters = sum(layer.parameters for layer in self.checkpoint.layers)
+        text = f"{self.checkpoint.name}: {parameters:,} parameters, {kilobytes(self.checkpoint.size)} as a float file"
+        text += f". {self.test.notice}" if self.test.notice else ""
+        return (
+            '<h3 class="ck-title">Make it small</h3>'
+            f'<div class="ck-subtitle">{html.escape(text)}</div>'
+        )  # fmt: skip
+
+    # -- what the hand does ------------------------------------------------------------------------------------
+
+    @property
+    def setting(self) -> Setting:
+        """Where the controls stand."""
+        values = {name: control.value for name, control in self._controls.items()}
+        return Setting(**{**values, "sparsity": round(float(values["sparsity"]), 4)})
+
+    @property
+    def points(self) -> tuple[Visit, ...]:
+        """What is on the plot but the original, in the order of visiting."""
+        with self.lock:
+            return tuple(self._visits.values())
+
+    def move_to(self, setting: Setting) -> None:
+        """Put the controls somewhere, as a hand would.
+
+        Raises
+        ------
+        ValueError
+            If the workbench was closed.
+        """
+        if self.closed:
+            raise ValueError("This workbench was closed; run its cell again to get a live one.")
+        self._moving = True
+        try:
+            for name, control in self._controls.items():
+                control.value = getattr(setting, name)
+        finally:
+            self._moving = False
+        self._live.submit(self.setting)
+
+    def clear(self) -> None:
+        """Take all points but the original and the current one off the plot."""
+        with self.lock:
+            current = self.point.compressed.recipe if self.point else None
+            for recipe in [recipe for recipe in self._visits if recipe != current]:
+                del self._visits[recipe]
+            self._draw_tradeoff()
+
+    def _on_control(self, _change: Any) -> None:
+        if not self._moving and not self.closed:
+            self._live.submit(self.setting)
+
+    def _on_axis(self, _change: Any) -> None:
+        with self.lock:
+            self._draw_tradeoff()
+
+    def _on_layer(self, _change: Any) -> None:
+        with self.lock:
+            self._draw_weights()
+
+    def _on_back(self, change: Any) -> None:
+        visit = change["new"]
+        if isinstance(visit, Visit):
+            self._back.value = None
+            self.move_to(visit.setting)
+
+    def _on_click(self, curve: int, place: int) -> None:
+        with self.lock:
+            recipes = self._curves[curve] if curve < len(self._curves) else []
+            visit = self._visits.get(recipes[place]) if place < len(recipes) else None
+        if curve == 0:
+            self.move_to(ORIGINAL)
+        elif visit is not None:
+            self.move_to(visit.setting)
+
+    def _download(self) -> bytes:
+        with self.lock:
+            if self.point is None:
+                raise ValueError("There is no file yet; wait for the first point.")
+            return self.point.compressed.tflite
+
+    # -- what comes back, on the worker thread, the lock held ----------------------------------------------------
+
+    def _on_start(self, _setting: Setting, exact: bool) -> None:
+        which = f"all {len(self.test):,}" if exact else f"{len(self._sample):,}"
+        self._say(f"Reading {which} digits", "busy")
+
+    def _on_error(self, _setting: Setting, message: str) -> None:
+        self._status.say("error", "", message)
+
+    def _say_error(self, error: Exception) -> None:
+        with self.lock:
+            self._status.say("error", "", sentence(error))
+
+    def _on_result(self, outcome: Outcome[Setting, Point]) -> None:
+        point = outcome.value
+        self._visit(point)
+        current = not outcome.outdated
+        if current or self.point is None:
+            self.point = point
+        elif not outcome.exact:
+            self.point = point  # a preview that was overtaken still moves the picture under the hand
+        self._draw_tradeoff()
+        self._say(_time(outcome), "exact" if point.exact else "preview")
+        self._draw_rest(current)
+
+    def _visit(self, point: Point) -> None:
+        recipe = point.compressed.recipe
+        if not recipe.steps:
+            return  # the star is there already
+        earlier = self._visits.get(recipe)
+        if earlier is not None and earlier.exact and not point.exact:
+            return
+        deflated = point.compressed.__dict__.get("deflated_size")  # only if it was asked for: it takes a while
+        size, score = point.compressed.size, point.score
+        self._visits[recipe] = Visit(
+            point.setting, recipe, size, deflated, score.accuracy, score.interval, score.n, point.exact
+        )
+
+    def _draw_tradeoff(self) -> None:
+        axis = self._axis.value
+        visits = list(self._visits.values())
+        if axis == "zipped":
+            visits = [visit for visit in visits if visit.deflated is not None]
+        self._curves = [
+            [],
+            [visit.recipe for visit in visits if visit.exact],
+            [visit.recipe for visit in visits if not visit.exact],
+            [],
+        ]
+        self._tradeoff.show(
+            views.tradeoff_figure(
+                self._star(axis), [visit.mark(axis) for visit in visits], self._ring(axis), AXIS_TITLES[axis]
+            )
+        )
+
+    def _star(self, axis: str) -> Mark | None:
+        exact = True in self._references
+        score = self._references.get(exact)
+        if score is None:
+            return None
+        size = self.checkpoint.size if axis == "file" else self.checkpoint.deflated_size
+        return Mark(size, score.accuracy, *score.interval, score.n, exact, "the original")
+
+    def _ring(self, axis: str) -> Mark | None:
+        if self.point is None:
+            return None
+        if not self.point.compressed.recipe.steps:
+            return self._star(axis)
+        visit = self._visits.get(self.point.compressed.recipe)
+        if visit is None or (axis == "zipped" and visit.deflated is None):
+            return None
+        return visit.mark(axis)
+
+    def _draw_rest(self, current: bool) -> None:
+        """Draw what takes longer than the plot, unless the hand is on its way already."""
+        point = self.point
+        if point is None or not current:
+            return
+        self._table.value = views.layers_table(self.checkpoint.layers, point.compressed.layers)
+        self._draw_weights()
+        digits = self.test if point.exact else self._sample
+        wrong = newly_misread(self._references[point.exact], point.score, digits)
+        self._strip_note.value = _note(views.misread_note(len(wrong), len(digits), point.exact))
+        self._strip.value = views.misread_strip(digits, wrong, point.score.predictions)
+        self._toolbar.file_name = file_name(self.checkpoint.name, point.setting)
+        self._toolbar.download_label = f"Download the .tflite ({kilobytes(point.compressed.size)})"
+        self._toolbar.code = python_of(self.checkpoint.name, point.compressed.recipe, self._toolbar.file_name)
+        self._list_visits()
+
+    def _list_visits(self) -> None:
+        entries = [
+            (f"{kilobytes(visit.size)}, {percent(visit.accuracy)}: {visit.setting.describe()}", visit)
+            for visit in self._visits.values()
+        ]
+        options = [("a point of the plot", None), *entries]
+        if list(self._back.options) != options:
+            self._back.options = options
+
+    def _draw_weights(self) -> None:
+        point, name = self.point, self._layer.value
+        if point is None or self._weights_shown == (point.compressed.recipe, name):
+            return
+        before, after = self._weights(name)
+        layer = next(each for each in self.checkpoint.layers if each.name == name)
+        step = point.compressed.recipe.quantize
+        bits = step.for_layer(name).weights if step else 32
+        view = view_weights(before, after, layer, bits, step.granularity if step else "tensor")
+        self._histogram.show(views.weights_figure(view))
+        self._histogram_note.value = _note(views.weights_note(view, bits))
+        self._weights_shown = (point.compressed.recipe, name)
+
+    def _weights(self, name: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        assert self.point is not None
+        original = Compressed(self.checkpoint.tflite, Recipe(), self.checkpoint)
+        return original.weights(name), self.point.compressed.weights(name)
+
+    def _say(self, small: str, kind: str) -> None:
+        """Write the status line: the latest figures, and what is going on."""
+        if self.point is None:
+            self._status.say(kind, "", small)
+            return
+        score, size = self.point.score, self.point.compressed.size
+        low, high = score.interval
+        figures = f"{percent(score.accuracy)} right, {kilobytes(size)}, {times_smaller(self.checkpoint.size, size)}"
+        interval = f"95 % interval {percent(low)} to {percent(high)}; {size:,} bytes"
+        self._status.say(kind, figures, f"{interval}. {small}")
+
+    # -- without a kernel --------------------------------------------------------------------------------------
+
+    def _summary(self) -> str:
+        text = f"Workbench: {self.checkpoint.name}, {self.checkpoint.size:,} bytes"
+        if self.point is None or not self.point.exact:
+            return text
+        point = self.point
+        what = point.setting.describe()
+        return f"{text}; {what}: {point.compressed.size:,} bytes, {percent(point.score.accuracy)} of {point.score.n:,}"
+
+    def _picture(self) -> Picture:
+        made = Picture(820, 640, self._summary())
+        made.text(20, 34, f"Make it small: {self.checkpoint.name}", size=18, bold=True)
+        star, point = self._star("file"), self.point
+        if star is None or point is None:
+            made.text(20, 62, "Run this cell to see the panel.", ink="muted")
+            return made
+        size = point.compressed.size
+        text = f"{point.setting.describe()}: {percent(point.score.accuracy)} of {point.score.n:,} digits, "
+        made.text(20, 58, f"{text}{kilobytes(size)}, {times_smaller(star.size, size)}", size=13)
+        marks = [visit.mark("file") for visit in self._visits.values()]
+        made.place(views.tradeoff_picture(star, marks, AXIS_TITLES["file"], 780, 340), 20, 78)
+        made.text(20, 446, "Bytes by layer, before and after", size=13, bold=True)
+        table = views.layers_picture(self.checkpoint.layers[:4], point.compressed.layers[:4], 780)
+        made.place(table, 20, 456)
+        made.text(20, 622, "A still picture. Run the cell for the live panel.", size=11, ink="muted")
+        return made
+
+
+_LEGEND: Final = (
+    '<div class="ck-legend"><span><span class="ck-key ck-before"></span>before</span>'
+    '<span><span class="ck-key ck-after"></span>after</span></div>'
+)
+
+
+def _heading(text: str, more: str = "") -> ipywidgets.HTML:
+    return markup(f'<h4 class="ck-heading">{html.escape(text)}</h4>{more}')
+
+
+def _note(text: str) -> str:
+    return f'<div class="ck-note ck-fixed-note">{html.escape(text)}</div>'
+
+
+def _time(outcome: Outcome[Setting, Point]) -> str:
+    score = outcome.value.score
+    which = f"all {score.n:,} digits" if outcome.exact else f"a preview of {score.n:,} digits"
+    return f"Read {which}, seen before" if outcome.cached else f"Read {which} in {1000 * outcome.seconds:,.0f} ms"
+
+
+def file_name(model: str, setting: Setting) -> str:
+    """Name a file after what was done: ``digit_reader_zero60_w8a8.tflite``."""
+    name = "".join(each if each.isalnum() or each in "-_" else "_" for each in model)
+    zero = f"_zero{100 * setting.sparsity:.0f}" if setting.sparsity else ""
+    bits = f"_w{setting.weights}a{setting.activations}" if min(setting.weights, setting.activations) < 32 else ""
+    return f"{name}{zero}{bits or '_float'}.tflite"
+
+
+def python_of(model: str, recipe: Recipe, name: str) -> str:
+    """Write the program that makes the same file."""
+    return "\n".join(
+        [
+            "import compresskit as ck",
+            "",
+            "digits = ck.load_mnist()",
+            f"model = ck.load_model({model!r})",
+            f"small = ck.compress(model, {recipe.to_python()}, calibration=digits.train)",
+            "print(ck.evaluate(small, digits.test))",
+            f"small.save({name!r})",
+        ]
+    )
