@@ -55,7 +55,7 @@ def test_an_error_of_zero_can_be_drawn():
     panel.update(progress(1, 10, accuracy=1.0, validation_loss=0.0, validation_accuracy=1.0))
     panel.update(progress(2, 10, accuracy=1.0, validation_loss=0.0, validation_accuracy=1.0))
     assert all(math.isfinite(math.log10(y)) for trace in traces(panel) for y in trace["y"])
-    assert panel.picture().png().startswith(b"\x89PNG")
+    assert panel._picture().png().startswith(b"\x89PNG")
 
 
 def test_the_button_cancels():
