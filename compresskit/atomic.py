@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,18 +12,23 @@ from typing import IO
 
 @contextmanager
 def write_atomically(path: Path) -> Iterator[IO[bytes]]:
-    """Open a new file beside ``path`` and move it there once it is written and closed.
+    """Open a new file beside `path` and move it there once it is written and closed.
 
-    Whatever happens meanwhile, ``path`` holds what it held before, or all of the new bytes.
+    Whatever happens meanwhile, `path` holds what it held before, or all of the new bytes.
+
+    Parameters
+    ----------
+    path
+        The file to write; its folder is made if it is missing.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    temporary = Path(name)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        # Not tempfile.mkstemp: a file made by it can be read by nobody else, also after it is moved.
+        with beside.open("xb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
+        beside.replace(path)
     finally:
-        temporary.unlink(missing_ok=True)
+        beside.unlink(missing_ok=True)

@@ -134,6 +134,7 @@ def compress(checkpoint: Checkpoint, recipe: Recipe, calibration: Split | None =
         for. The sentence names the layer or the step, the value, and what to do.
     """
     _check_names(checkpoint, recipe)
+    _float_weights(checkpoint.tflite)
     edited = _pruned(checkpoint, recipe.prunes)
     step = recipe.quantize
     if step is None:

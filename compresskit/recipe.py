@@ -128,9 +128,10 @@ class Quantize:
                 )
             frozen[name] = MappingProxyType(dict(settings))
         object.__setattr__(self, "layers", MappingProxyType(frozen))
-        _check_scheme("Quantize", self)
-        for name in frozen:
-            _check_scheme(f"Quantize: layer {name!r}", self.for_layer(name))
+        common = {name: getattr(self, name) for name in LAYER_SETTINGS}
+        _check_scheme("Quantize", **common)
+        for name, settings in frozen.items():
+            _check_scheme(f"Quantize: layer {name!r}", **{**common, **settings})
         widths = {self.activations, *(self.for_layer(name).activations for name in frozen)} - {32}
         if len(widths) > 1:
             raise ValueError("Quantize: activations of 8 and of 16 bits in one model; LiteRT has no step between them")
@@ -156,13 +157,12 @@ class Quantize:
         return any(self.for_layer(name).activations < 32 for name in ("", *self.layers))
 
 
-def _check_scheme(step: str, quantize: Quantize) -> None:
+def _check_scheme(step: str, weights: Any, activations: Any, granularity: Any, ranges: Any) -> None:
     """Refuse values, and combinations of them, that no `.tflite` file can hold or no LiteRT kernel computes."""
-    _choice(step, "weights", quantize.weights, WEIGHT_BITS)
-    _choice(step, "activations", quantize.activations, ACTIVATION_BITS)
-    _choice(step, "granularity", quantize.granularity, GRANULARITIES)
-    _choice(step, "ranges", quantize.ranges, RANGES)
-    weights, activations = quantize.weights, quantize.activations
+    _choice(step, "weights", weights, WEIGHT_BITS)
+    _choice(step, "activations", activations, ACTIVATION_BITS)
+    _choice(step, "granularity", granularity, GRANULARITIES)
+    _choice(step, "ranges", ranges, RANGES)
     if weights >= 16 and activations < 32:
         raise ValueError(
             f"{step}: weights of {weights} bits with activations of {activations}; integer activations need integer "

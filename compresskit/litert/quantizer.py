@@ -17,13 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compresskit.litert import model as files
-from compresskit.litert.inspect import CHANNEL_AXIS, sites
+from compresskit.litert.inspect import CHANNEL_AXIS, Site, sites
 from compresskit.litert.model import ModelT
+from compresskit.quantization.affine import Grid
 from compresskit.quantization.affine import quantize as to_integers
 from compresskit.quantization.ranges import weight_grid
 
 _ALGORITHM = "compresskit_grid"
-_QUIET = ("QUANTIZE", "DEQUANTIZE")
+_LARGEST_BIAS = 2.0**30
+_TINY = 1e-12
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ def quantize(tflite: bytes, plans: Mapping[str, LayerPlan], activations: int, ra
     from ai_edge_quantizer.utils import tfl_flatbuffer_utils
 
     model = tfl_flatbuffer_utils.read_model(bytearray(tflite))
-    table = _table(model, plans, activations)
+    table = _table(model, plans, activations, ranges or {})
     calibration = {name: {"min": _value(low), "max": _value(high)} for name, (low, high) in (ranges or {}).items()}
     parameters = params_generator.ParamsGenerator(model).generate_quantization_parameters(table, calibration, False)
     return files.write(files.read(bytes(model_modifier.ModelModifier(model).modify_model(parameters))))
@@ -121,7 +123,7 @@ class _Table:
         return algorithm, _checked(algorithm, target_op_name, config, scope_name)
 
 
-def _table(model: ModelT, plans: Mapping[str, LayerPlan], activations: int) -> _Table:
+def _table(model: ModelT, plans: Mapping[str, LayerPlan], activations: int, ranges: Ranges) -> _Table:
     """Write the plan as ai-edge-quantizer's settings, a row for each layer."""
     from ai_edge_quantizer import algorithm_manager
 
@@ -132,13 +134,29 @@ def _table(model: ModelT, plans: Mapping[str, LayerPlan], activations: int) -> _
         outputs = graph.operators[site.operator].outputs
         scope = "".join(files.tensor_name(graph.tensors[index]) + ";" for index in outputs)
         plan = plans[site.name]
-        rows[scope] = nothing if plan.bits == 32 else _settings(plan, site.name)
+        floor = _scale_floor(model, site, ranges) if plan.activations == 8 else ()  # with 16 bits, biases have 64
+        rows[scope] = nothing if plan.bits == 32 else _settings(plan, site.name, floor)
     if activations == 32:
         return _Table(rows, nothing)
     return _Table(rows, _settings(LayerPlan(8, 8, activations, "channel", "minmax"), ""))
 
 
-def _settings(plan: LayerPlan, layer: str) -> tuple[str, Any]:
+def _scale_floor(model: ModelT, site: Site, ranges: Ranges) -> tuple[float, ...]:
+    """Compute, for each output channel, the smallest weight scale with which its bias still fits into 32 bits.
+
+    The bias is stored as `round(b / (S_in S_w))`. Where pruning left a channel with tiny weights or none, `S_w` of the
+    largest weight would make that overflow, and the bias would be lost without a word.
+    """
+    if site.bias is None:
+        return ()
+    graph = model.subgraphs[0]
+    low, high = ranges[files.tensor_name(graph.tensors[graph.operators[site.operator].inputs[0]])]
+    input_scale = max((max(high, 0.0) - min(low, 0.0)) / 255, _TINY)
+    bias = files.stored(model, graph.tensors[site.bias]).astype(np.float64)
+    return tuple(np.abs(bias) / input_scale / _LARGEST_BIAS)
+
+
+def _settings(plan: LayerPlan, layer: str, floor: tuple[float, ...] = ()) -> tuple[str, Any]:
     """Write one plan as an algorithm and an `OpQuantizationConfig`."""
     from ai_edge_quantizer import algorithm_manager, qtyping
 
@@ -153,7 +171,7 @@ def _settings(plan: LayerPlan, layer: str) -> tuple[str, Any]:
         num_bits=plan.stored,
         symmetric=True,
         granularity=qtyping.QuantGranularity[f"{plan.granularity.upper()}WISE"],
-        algorithm_params={"bits": plan.bits, "ranges": plan.ranges, "layer": layer},
+        algorithm_params={"bits": plan.bits, "ranges": plan.ranges, "layer": layer, "floor": floor},
     )
     flowing = None
     if plan.activations < 32:  # LiteRT wants 16-bit activations symmetric, 8-bit ones with a zero point
@@ -211,7 +229,11 @@ def _tensor_parameters(op_info: Any, config: Any, content: Any = None, range_: A
         return naive_min_max_quantize.get_tensor_quant_params(op_info, config, content, range_)
     per_channel = config.granularity is qtyping.QuantGranularity.CHANNELWISE
     settings = config.algorithm_params
-    grid = weight_grid(content, settings["bits"], axis=axis if per_channel else None, method=settings["ranges"])
+    grid = _raised(
+        weight_grid(content, settings["bits"], axis=axis if per_channel else None, method=settings["ranges"]),
+        content,
+        settings["floor"],
+    )
     along = [-1 if per_channel and dimension == axis else 1 for dimension in range(content.ndim)]
     return qtyping.UniformQuantParams(
         num_bits=config.num_bits,
@@ -221,3 +243,13 @@ def _tensor_parameters(op_info: Any, config: Any, content: Any = None, range_: A
         symmetric=True,
         quantized_data=to_integers(content, grid),
     )
+
+
+def _raised(grid: Grid, content: NDArray[Any], floor: tuple[float, ...]) -> Grid:
+    """Raise scales that are too small for the layer's bias; a channel of zeros takes the largest scale of the layer."""
+    if grid.axis is None:
+        lowest = np.max(floor, initial=0.0)
+        return replace(grid, scale=np.maximum(grid.scale, np.float32(lowest)))
+    empty = ~content.any(axis=tuple(axis for axis in range(content.ndim) if axis != grid.axis % content.ndim))
+    scale = np.where(empty, grid.scale.max(), grid.scale)
+    return replace(grid, scale=np.maximum(scale, np.asarray(floor or 0.0, np.float32)).astype(np.float32))

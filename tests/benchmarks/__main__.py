@@ -1,0 +1,43 @@
+"""Measure, print a table, and write `build/bench.json`: `python -m tests.benchmarks [part ...]`."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from compresskit.atomic import write_atomically
+from tests.benchmarks.row import Row
+
+PARTS = ("live",)
+RESULTS = Path("build/bench.json")
+
+
+def line(row: Row) -> str:
+    """Write a row of the table."""
+    reference = f"{row.reference:12,.2f}" if row.reference is not None else f"{'':12}"
+    ratio = f"{row.ratio:8.2f} x" if row.ratio is not None else ""
+    return f"{row.name:44}{row.ours:12,.2f}{reference} {row.unit:4}{ratio}"
+
+
+def main() -> int:
+    """Run the parts named, or all."""
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
+    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help=f"of {', '.join(PARTS)}; all by default")
+    chosen = parser.parse_args().parts or PARTS
+    print(f"{'':44}{'ours':>12}{'reference':>12}      better")
+    found: list[Row] = []
+    for part in chosen:
+        for row in importlib.import_module(f"tests.benchmarks.{part}").rows():
+            print(line(row), flush=True)
+            found.append(row)
+    with write_atomically(RESULTS) as file:
+        file.write(json.dumps([asdict(row) for row in found], indent=1).encode())
+    print(f"written to {RESULTS}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,102 @@
+"""Scores: LiteRT's answers counted, the interval against SciPy's, the batches against single runs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from ai_edge_litert.interpreter import Interpreter
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import binomtest
+
+import compresskit as ck
+from compresskit.data import Digits, Split
+from compresskit.evaluation import wilson_interval
+from compresskit.litert.runtime import TensorForm, encode, outputs
+
+
+@given(st.integers(1, 20_000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_the_interval_is_that_of_scipy(case: tuple[int, int]) -> None:
+    correct, n = case
+    other = binomtest(correct, n).proportion_ci(0.95, method="wilson")
+    assert wilson_interval(correct, n) == pytest.approx((other.low, other.high), abs=1e-6)
+
+
+@pytest.mark.parametrize(("correct", "n"), [(1, 0), (-1, 10), (11, 10)])
+def test_an_interval_of_impossible_counts_is_refused(correct: int, n: int) -> None:
+    with pytest.raises(ValueError, match="give 0 <= correct <= n"):
+        wilson_interval(correct, n)
+
+
+@pytest.fixture(scope="module")
+def int8(digits: Digits) -> ck.Compressed:
+    return ck.compress(ck.load_model("digit_reader"), ck.Recipe(ck.Prune(0.6), ck.Quantize()), digits.train)
+
+
+def one_by_one(tflite: bytes, images: np.ndarray) -> np.ndarray:
+    """Run single images the plain way, as the documentation of LiteRT shows it."""
+    interpreter = Interpreter(model_content=tflite)
+    interpreter.allocate_tensors()
+    details, result = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
+    scale, zero = details["quantization"]
+    answers = []
+    for image in images:
+        values = image.astype(np.float32)[None, ..., None] / 255
+        if scale:
+            values = np.clip(np.rint(values / scale) + zero, -128, 127).astype(details["dtype"])
+        interpreter.set_tensor(details["index"], values)
+        interpreter.invoke()
+        answers.append(interpreter.get_tensor(result["index"])[0].argmax())
+    return np.array(answers)
+
+
+def test_the_score_is_what_single_runs_give(int8: ck.Compressed, digits: Digits) -> None:
+    part = digits.test.take(1003)  # not a multiple of any batch
+    score = ck.evaluate(int8, part)
+    expected = one_by_one(int8.tflite, np.asarray(part.images))
+    np.testing.assert_array_equal(score.predictions, expected)
+    assert score.accuracy == (expected == part.labels).mean()
+    assert score.n == 1003
+    assert score.errors == (expected != part.labels).sum()
+    assert score.size == len(int8.tflite) > score.deflated_size
+
+
+@settings(max_examples=20, deadline=None)
+@given(count=st.integers(1, 300), workers=st.integers(1, 4))
+def test_batches_and_workers_change_nothing(int8: ck.Compressed, digits: Digits, count: int, workers: int) -> None:
+    images = np.asarray(digits.test.images[:count])
+    np.testing.assert_array_equal(
+        outputs(int8.tflite, images, workers=workers), outputs(int8.tflite, images, workers=1)
+    )
+
+
+@given(scale=st.floats(1e-4, 0.1), zero=st.integers(-128, 127))
+def test_pixels_are_coded_as_the_formula_says(scale: float, zero: int) -> None:
+    form = TensorForm((16, 16, 1), np.dtype(np.int8), scale, zero)
+    pixels = np.arange(256, dtype=np.uint8).reshape(1, 16, 16)
+    exact = np.clip(np.rint(pixels.astype(np.float32) / np.float32(255) / np.float32(scale)) + zero, -128, 127)
+    np.testing.assert_array_equal(encode(pixels, form)[0, ..., 0], exact[0])
+
+
+def test_latency_and_memory_come_on_request(int8: ck.Compressed, digits: Digits) -> None:
+    plain = ck.evaluate(int8, digits.test.take(10))
+    assert plain.latency is None
+    assert plain.memory is None
+    full = ck.evaluate(int8, digits.test.take(10), latency=True, memory=True, threads=2)
+    assert full.latency is not None and full.memory is not None
+    assert 0 < full.latency.low <= full.latency.median <= full.latency.high
+    assert (full.latency.runs, full.latency.threads) == (200, 2)
+    assert full.memory > int8.size / 2
+    assert "2 threads" in str(full)
+
+
+def test_the_notice_of_the_digits_stands_in_the_score(int8: ck.Compressed, digits: Digits) -> None:
+    part = Split(digits.test.images[:10], digits.test.labels[:10], "test", notice="only a sample")
+    assert ck.evaluate(int8, part).notice == "only a sample"
+    assert str(ck.evaluate(int8, part)).endswith("only a sample")
+
+
+def test_digits_that_do_not_fit_are_refused(int8: ck.Compressed) -> None:
+    wrong = Split(np.zeros((3, 30, 30), np.uint8), np.zeros(3, np.uint8))
+    with pytest.raises(ValueError, match="resize them first"):
+        ck.evaluate(int8, wrong)

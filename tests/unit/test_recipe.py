@@ -1,0 +1,149 @@
+"""Recipes: what is refused, in which words, and that they survive JSON, Python and hashing."""
+
+from __future__ import annotations
+
+import pickle
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import compresskit as ck
+from compresskit.recipe import ACTIVATION_BITS, GRANULARITIES, RANGES, SCOPES, WEIGHT_BITS
+
+NAMES = st.text(alphabet="abcxyz_0123456789", min_size=1, max_size=8)
+
+
+def allowed(weights: int, activations: int) -> bool:
+    """Which widths go together, written down a second time: the table of the documentation."""
+    return {
+        32: weights in (32, 16, 8, 7, 6, 5, 4, 3, 2),
+        16: weights == 8,
+        8: weights in (8, 7, 6, 5, 4, 3),
+    }[activations]
+
+
+@st.composite
+def prunes(draw: st.DrawFn) -> ck.Prune:
+    layers = draw(st.none() | st.lists(NAMES, min_size=1, max_size=3))
+    return ck.Prune(draw(st.floats(0, 0.999)), scope=draw(st.sampled_from(SCOPES)), layers=layers)
+
+
+@st.composite
+def quantizes(draw: st.DrawFn) -> ck.Quantize:
+    activations = draw(st.sampled_from([8, 32]))
+    widths = st.sampled_from([bits for bits in WEIGHT_BITS if allowed(bits, activations)])
+    layer = st.fixed_dictionaries(
+        {"weights": widths},
+        optional={"granularity": st.sampled_from(GRANULARITIES), "ranges": st.sampled_from(RANGES)},
+    )
+    return ck.Quantize(
+        draw(widths),
+        activations,
+        granularity=draw(st.sampled_from(GRANULARITIES)),
+        ranges=draw(st.sampled_from(RANGES)),
+        layers=draw(st.dictionaries(NAMES, layer, max_size=3)),
+        calibration_digits=draw(st.integers(1, 1000)),
+    )
+
+
+recipes = st.builds(
+    lambda pruning, quantizing: ck.Recipe(*pruning, *quantizing),
+    st.lists(prunes(), max_size=2),
+    st.lists(quantizes(), max_size=1),
+)
+
+
+@given(recipes)
+def test_json_and_back_is_the_same_recipe(recipe: ck.Recipe) -> None:
+    again = ck.Recipe.from_json(recipe.to_json())
+    assert again == recipe
+    assert hash(again) == hash(recipe)
+    assert again.to_json() == recipe.to_json()
+
+
+@given(recipes)
+def test_the_python_shown_makes_the_same_recipe(recipe: ck.Recipe) -> None:
+    assert eval(recipe.to_python(), {"ck": ck}) == recipe
+
+
+@given(recipes)
+def test_pickle_and_back_is_the_same_recipe(recipe: ck.Recipe) -> None:
+    assert pickle.loads(pickle.dumps(recipe)) == recipe
+
+
+@pytest.mark.parametrize("weights", WEIGHT_BITS)
+@pytest.mark.parametrize("activations", ACTIVATION_BITS)
+def test_exactly_the_widths_that_go_together_are_accepted(weights: int, activations: int) -> None:
+    if allowed(weights, activations):
+        assert ck.Quantize(weights, activations).for_layer("any").weights == weights
+    else:
+        with pytest.raises(ValueError, match=rf"Quantize: .*{activations}.*{weights}.*choose|Quantize: .*{weights}"):
+            ck.Quantize(weights, activations)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: ck.Prune(1.2), "Prune: sparsity is 1.2"),
+        (lambda: ck.Prune(1.0), "Prune: sparsity is 1.0"),
+        (lambda: ck.Prune(-0.1), "Prune: sparsity is -0.1"),
+        (lambda: ck.Prune(float("nan")), "Prune: sparsity is nan"),
+        (lambda: ck.Prune(True), "Prune: sparsity is True"),
+        (lambda: ck.Prune("0.5"), "Prune: sparsity is '0.5'"),
+        (lambda: ck.Prune(0.5, scope="world"), "Prune: scope is 'world'; choose one of 'layer', 'global'"),
+        (lambda: ck.Prune(0.5, layers="conv1"), "Prune: layers is 'conv1'"),
+        (lambda: ck.Prune(0.5, layers=[]), "Prune: layers is"),
+        (lambda: ck.Quantize(weights=9), "Quantize: weights is 9"),
+        (lambda: ck.Quantize(activations=4), "Quantize: activations is 4"),
+        (lambda: ck.Quantize(granularity="row"), "Quantize: granularity is 'row'"),
+        (lambda: ck.Quantize(ranges="guess"), "Quantize: ranges is 'guess'"),
+        (lambda: ck.Quantize(calibration_digits=0), "Quantize: calibration_digits is 0"),
+        (lambda: ck.Quantize(4, 16), "activations of 16 bits with weights of 4"),
+        (lambda: ck.Quantize(2, 8), "activations of 8 bits with weights of 2"),
+        (lambda: ck.Quantize(layers={"head": {"bits": 4}}), "layer 'head' has the setting 'bits'"),
+        (lambda: ck.Quantize(layers={"head": {"weights": 2}}), "layer 'head': activations of 8 bits with weights of 2"),
+        (lambda: ck.Quantize(layers={"a": {"activations": 16}}), "activations of 8 and of 16 bits in one model"),
+        (lambda: ck.Quantize(layers=["head"]), "Quantize: layers is"),
+        (lambda: ck.Recipe(ck.Quantize(), ck.Prune(0.5)), "Prune after Quantize"),
+        (lambda: ck.Recipe(ck.Quantize(), ck.Quantize()), "Quantize twice"),
+        (lambda: ck.Recipe("prune"), "'prune' is not a step"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_by_name(make, words) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(ValueError) as refused:
+        make()
+    assert words in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("{", "not JSON"),
+        ("[]", "no list 'steps'"),
+        ('{"steps": [], "version": 99}', "version is 99"),
+        ('{"steps": [{"step": "melt"}], "version": 1}', "the step 'melt' is not known"),
+        ('{"steps": [{"step": "prune", "sparsity": 0.5, "speed": 1}], "version": 1}', "the setting 'speed'"),
+        ('{"steps": [{"step": "prune"}], "version": 1}', "sparsity"),
+        ('{"steps": [{"step": "prune", "sparsity": 2}], "version": 1}', "sparsity is 2"),
+    ],
+)
+def test_json_that_is_no_recipe_is_refused(text: str, words: str) -> None:
+    with pytest.raises(ValueError) as refused:
+        ck.Recipe.from_json(text)
+    assert words in str(refused.value)
+
+
+def test_the_settings_of_a_recipe_cannot_be_changed_afterwards() -> None:
+    layers = {"head": {"weights": 4}}
+    quantize = ck.Quantize(layers=layers)
+    layers["head"]["weights"] = 8
+    assert quantize.for_layer("head").weights == 4
+    with pytest.raises(TypeError):
+        quantize.layers["head"]["weights"] = 8  # type: ignore[index]
+
+
+def test_settings_of_a_layer_fall_back_on_those_of_the_model() -> None:
+    quantize = ck.Quantize(8, 8, ranges="mse", layers={"dense": {"weights": 4}})
+    assert (quantize.for_layer("dense").weights, quantize.for_layer("dense").ranges) == (4, "mse")
+    assert quantize.for_layer("conv1").weights == 8

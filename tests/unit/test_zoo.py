@@ -1,0 +1,111 @@
+"""The shipped models are what their cards say; what comes from elsewhere is taken, or refused in a sentence."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import compresskit as ck
+from compresskit.data import Digits
+from compresskit.litert import model as files
+from compresskit.litert.probe import look
+from compresskit.zoo import manifest, model_names
+
+FLOORS = {"digit_reader": 0.99, "lenet5": 0.992, "big_teacher": 0.995}
+COPIES = int(os.environ.get("COMPRESSKIT_FUZZ", "100"))
+
+
+def test_the_five_models_ship() -> None:
+    assert set(model_names()) >= {"digit_reader", "lenet_300_100", "lenet5", "big_teacher", "small_student"}
+    folder = resources.files("compresskit").joinpath("models")
+    total = sum(len(each.read_bytes()) for each in folder.iterdir() if each.is_file())
+    assert total < 25_000_000
+
+
+@pytest.mark.parametrize("name", ["digit_reader", "lenet_300_100", "lenet5", "big_teacher", "small_student"])
+def test_a_card_tells_the_truth(name: str, digits: Digits) -> None:
+    card, checkpoint = manifest()[name], ck.load_model(name)
+    assert (checkpoint.size, checkpoint.digest) == (card.tflite_bytes, card.tflite_sha256)
+    assert hashlib.sha256(checkpoint.keras).hexdigest() == card.keras_sha256
+    assert tuple(row.name for row in checkpoint.layers) == card.layers
+    assert sum(row.macs for row in checkpoint.layers) == card.macs
+    assert checkpoint.input_shape == (28, 28, 1)
+    assert checkpoint.classes == 10
+    score = ck.evaluate(checkpoint, digits.test)
+    assert score.errors == card.test_errors
+    assert score.accuracy == pytest.approx(card.test_accuracy)
+    assert score.accuracy >= FLOORS.get(name, 0.98)
+    assert ck.evaluate(checkpoint, digits.validation).accuracy == pytest.approx(card.validation_accuracy)
+
+
+def test_a_saved_model_comes_back(tmp_path: Path) -> None:
+    original = ck.load_model("small_student")
+    again = ck.load_model(original.save(tmp_path / "mine.tflite"))
+    assert (again.name, again.tflite, again.keras) == ("mine", original.tflite, original.keras)
+    assert ck.load_model(again) is again
+
+
+def test_tensor_names_that_repeat_are_made_unique(tmp_path: Path, digits: Digits) -> None:
+    model = files.read(ck.load_model("small_student").tflite)
+    for tensor in model.subgraphs[0].tensors[-4:]:
+        tensor.name = b"same"
+    (tmp_path / "twins.tflite").write_bytes(files.write(model))
+    twins = ck.load_model(tmp_path / "twins.tflite")
+    assert ck.evaluate(ck.compress(twins, ck.Recipe(ck.Quantize()), digits.train), digits.test.take(500)).accuracy > 0.9
+
+
+@pytest.mark.parametrize("name", ["nothing_such", "missing.tflite", "missing.keras"])
+def test_a_name_of_nothing_lists_what_there_is(name: str) -> None:
+    with pytest.raises(ValueError, match="digit_reader, lenet_300_100"):
+        ck.load_model(name)
+
+
+def test_what_is_not_a_model_is_refused(tmp_path: Path, digits: Digits) -> None:
+    (tmp_path / "notes.txt").write_text("hello")
+    (tmp_path / "broken.tflite").write_bytes(b"TFL3" * 100)
+    for source, words in [
+        (tmp_path / "notes.txt", "give a .tflite"),
+        (tmp_path / "broken.tflite", "broken.tflite cannot be used"),
+        (3.14, "source is a float"),
+        (object(), "source is a object"),
+    ]:
+        with pytest.raises(ValueError) as refused:
+            ck.load_model(source)
+        assert words in str(refused.value)
+    small = ck.compress(ck.load_model("digit_reader"), ck.Recipe(ck.Quantize()), digits.train)
+    with pytest.raises(ValueError, match="compressed already"):
+        ck.load_model(small.save(tmp_path / "int8.tflite"))
+
+
+def test_corrupt_copies_are_refused_or_run_and_the_process_lives(tmp_path: Path) -> None:
+    """Flip bytes, cut ends, splice runs: each copy ends in a sentence or in a model that answers."""
+    whole = ck.load_model("small_student").tflite
+    chance = np.random.default_rng(2026)
+    refused = 0
+    for number in range(COPIES):
+        data = bytearray(whole)
+        kind = number % 4
+        if kind == 0:
+            for place in chance.integers(0, len(data), chance.integers(1, 20)):
+                data[place] = chance.integers(0, 256)
+        elif kind == 1:
+            del data[int(chance.integers(0, len(data))) :]
+        elif kind == 2:
+            start = int(chance.integers(0, len(data) - 64))
+            data[start : start + 64] = chance.bytes(64)
+        else:  # where the tables are
+            for place in chance.integers(len(data) * 3 // 4, len(data), 8):
+                data[place] = chance.integers(0, 256)
+        try:
+            found = look(bytes(data), f"copy {number}")
+        except ValueError as error:
+            assert f"copy {number}" in str(error)
+            refused += 1
+        else:
+            assert found.outputs
+    assert refused > COPIES // 4
