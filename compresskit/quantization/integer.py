@@ -26,6 +26,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -71,37 +72,39 @@ def quantize_multiplier(real: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.
     return np.where(tiny, 0, m), np.where(tiny, 0, shift)
 
 
-def doubling_high_multiply(a: ArrayLike, b: ArrayLike) -> NDArray[np.int64]:
+def doubling_high_multiply(a: ArrayLike, b: ArrayLike) -> NDArray[np.int32]:
     """Multiply two int32 and keep the high half of twice the product: a * b / 2^31, halves up, saturated.
 
     ARM's SQRDMULH, gemmlowp's SaturatingRoundingDoublingHighMul. The one product that does not fit, -2^31 * -2^31,
     gives 2^31 - 1.
     """
-    product = np.asarray(a, np.int64) * np.asarray(b, np.int64)
-    return np.asarray(np.minimum((product + 2**30) >> 31, INT32_MAX))
+    product = np.multiply(a, b, dtype=np.int64)
+    product = (product + 2**30) >> 31
+    return np.asarray(np.minimum(product, INT32_MAX), np.int32)
 
 
-def divide_by_power_of_two(x: ArrayLike, exponent: ArrayLike) -> NDArray[np.int64]:
-    """Divide by 2^exponent, rounding to the nearest integer, halves away from zero (RoundingDivideByPOT)."""
-    number, places = np.asarray(x, np.int64), np.asarray(exponent, np.int64)
-    half = (np.int64(1) << places) >> 1
-    return np.asarray((number + half - ((number < 0) & (places > 0))) >> places)
+def divide_by_power_of_two(x: ArrayLike, exponent: ArrayLike) -> NDArray[np.int32]:
+    """Divide int32 by 2^exponent, 0 to 31, to the nearest integer, halves away from zero (RoundingDivideByPOT)."""
+    number, places = np.asarray(x, np.int32), np.asarray(exponent, np.int32)
+    mask = ((np.int64(1) << places) - 1).astype(np.int32)
+    rest, half = number & mask, (mask >> 1) + (number < 0)
+    return np.asarray((number >> places) + (rest > half))
 
 
-def multiply_by_multiplier(x: ArrayLike, m: ArrayLike, shift: ArrayLike) -> NDArray[np.int64]:
+def multiply_by_multiplier(x: ArrayLike, m: ArrayLike, shift: ArrayLike) -> NDArray[np.int32]:
     """Compute x * m / 2^31 * 2^shift as LiteRT does, rounding twice (MultiplyByQuantizedMultiplier).
 
     A positive shift is applied before the multiplication, a negative one after it.
     """
-    shift = np.asarray(shift, np.int64)
-    left, right = np.maximum(shift, 0), np.maximum(-shift, 0)
-    return divide_by_power_of_two(doubling_high_multiply(np.asarray(x, np.int64) << left, m), right)
+    left, right = np.maximum(shift, 0), np.maximum(np.negative(shift), 0)
+    number = np.asarray(x, np.int64) << left if left.any() else x
+    return divide_by_power_of_two(doubling_high_multiply(number, m), right)
 
 
 def multiply_rounding_once(x: ArrayLike, m: ArrayLike, shift: ArrayLike) -> NDArray[np.int64]:
     """Compute x * m / 2^31 * 2^shift with one rounding at the end, halves up."""
     total = 31 - np.asarray(shift, np.int64)
-    return np.asarray((np.asarray(x, np.int64) * np.asarray(m, np.int64) + (np.int64(1) << (total - 1))) >> total)
+    return np.asarray((np.multiply(x, m, dtype=np.int64) + (np.int64(1) << (total - 1))) >> total)
 
 
 def quantize_bias(bias: ArrayLike, input_scale: ArrayLike, weight_scale: ArrayLike) -> NDArray[np.int32]:
@@ -171,12 +174,13 @@ class Requantizer:
         return quantize_multiplier(self.real)
 
     def __call__(self, accumulator: NDArray[Any]) -> NDArray[np.int8]:
-        """Requantize accumulators, shape (..., channels), whole numbers of any type."""
-        q = self.round(accumulator) + self.zero_point
-        return np.asarray(np.clip(q, self.lowest, self.highest), np.int8)
+        """Requantize accumulators, int32 (..., channels)."""
+        q = self.round(accumulator)
+        q += self.zero_point
+        return np.asarray(np.clip(q, self.lowest, self.highest, out=q), np.int8)
 
     def round(self, accumulator: NDArray[Any]) -> NDArray[Any]:
-        """M * accumulator, rounded to whole numbers."""
+        """Compute M * accumulator, rounded to whole numbers: int32, int64 or floats, by the way of rounding."""
         if self.rounding == "twice":
             return multiply_by_multiplier(accumulator, *self.multiplier)
         if self.rounding == "once":
@@ -270,9 +274,14 @@ class IntegerDense:
     input_zero_point: int
     requantize: Requantizer
 
+    @cached_property
+    def matrix(self) -> ExactMatrix:
+        """Weights and bias, ready to be multiplied."""
+        return ExactMatrix.of(self.weights, self.bias, self.input_zero_point)
+
     def accumulate(self, x: NDArray[Any]) -> NDArray[np.int32]:
         """Add up (q_in - Z_in) q_w and q_bias; x (n, ...) is flattened, the result is (n, out)."""
-        return matrix_product(_centered(x.reshape(len(x), -1), self.input_zero_point), self.weights, self.bias)
+        return self.matrix.multiply(centered(x.reshape(len(x), -1), self.input_zero_point))
 
     def __call__(self, x: NDArray[Any]) -> NDArray[np.int8]:
         """Compute the outputs, int8 (n, out)."""
@@ -301,12 +310,16 @@ class IntegerConv:
     window: Window
     requantize: Requantizer
 
+    @cached_property
+    def matrix(self) -> ExactMatrix:
+        """Weights and bias, ready to be multiplied: a column for each filter."""
+        return ExactMatrix.of(self.weights.reshape(len(self.weights), -1), self.bias, self.input_zero_point)
+
     def accumulate(self, x: NDArray[Any]) -> NDArray[np.int32]:
         """Add up for each place of the window; x (n, height, width, in), the result (n, high, wide, out)."""
-        taps = self.window.taps(_centered(x, self.input_zero_point), 0)
+        taps = self.window.taps(centered(x, self.input_zero_point), 0)
         patches = np.stack(taps, axis=3).reshape(-1, self.weights[0].size)
-        sums = matrix_product(patches, self.weights.reshape(len(self.weights), -1), self.bias)
-        return sums.reshape(*taps[0].shape[:3], -1)
+        return self.matrix.multiply(patches).reshape(*taps[0].shape[:3], -1)
 
     def __call__(self, x: NDArray[Any]) -> NDArray[np.int8]:
         """Compute the outputs, int8."""
@@ -446,7 +459,7 @@ class IntegerRescale:
         return np.asarray(np.clip(rescaled, self.requantize.lowest, self.requantize.highest), self.dtype)
 
 
-def run(layers: Sequence[IntegerLayer], x: NDArray[Any], batch: int = 50) -> NDArray[Any]:
+def run(layers: Sequence[IntegerLayer], x: NDArray[Any], batch: int = 8) -> NDArray[Any]:
     """Run a network over examples.
 
     Parameters
@@ -489,29 +502,39 @@ def with_rounding(layers: Sequence[IntegerLayer], rounding: Rounding) -> tuple[I
     )
 
 
-def matrix_product(x: NDArray[np.float32], weights: NDArray[np.int8], bias: NDArray[np.int32]) -> NDArray[np.int32]:
-    """Multiply whole numbers exactly, at the speed of floating point: x @ weights.T + bias.
+@dataclass(frozen=True, eq=False)
+class ExactMatrix:
+    """Integer weights and bias in floating point, where a product of matrices is fast, and here exact.
 
-    Whole numbers are exact in float32 up to 2^24 and in float64 up to 2^53. The largest sum that can occur decides
-    which is taken; then no partial sum is rounded, in whatever order they are added.
+    Whole numbers are exact in float32 up to 2^24 and in float64 up to 2^53. The largest sum that int8 inputs can bring
+    about decides which is taken; then no partial sum is ever rounded, in whatever order they are added.
 
-    Parameters
+    Attributes
     ----------
-    x : ndarray of float32, shape (n, in)
-        Whole numbers from -255 to 255.
-    weights : ndarray of int8, shape (out, in)
-    bias : ndarray of int32, shape (out,)
-
-    Returns
-    -------
-    ndarray of int32, shape (n, out)
+    weights : ndarray of float32 or float64, shape (in, out)
+    bias : ndarray of the same type, shape (out,)
     """
-    magnitude = np.abs(weights.astype(np.int64)).sum(axis=1) * 255 + np.abs(bias.astype(np.int64))
-    kind = np.float32 if magnitude.max(initial=0) < 2**24 else np.float64
-    sums = x.astype(kind, copy=False) @ weights.T.astype(kind) + bias.astype(kind)
-    return np.asarray(sums, np.int32)
+
+    weights: NDArray[Any]
+    bias: NDArray[Any]
+
+    @classmethod
+    def of(cls, weights: NDArray[np.int8], bias: NDArray[np.int32], input_zero_point: int) -> ExactMatrix:
+        """Choose the type for weights (out, in) and bias (out,) behind int8 inputs with this zero point."""
+        wide = weights.astype(np.int64)
+        up, down = np.maximum(wide, 0).sum(axis=1), -np.minimum(wide, 0).sum(axis=1)
+        most, least = 127 - input_zero_point, -128 - input_zero_point
+        largest = np.maximum(most * up - least * down, most * down - least * up) + np.abs(bias.astype(np.int64))
+        kind = np.float32 if largest.max() < 2**24 else np.float64
+        return cls(np.ascontiguousarray(weights.T, kind), bias.astype(kind))
+
+    def multiply(self, x: NDArray[np.float32]) -> NDArray[np.int32]:
+        """Compute x @ weights + bias for whole numbers x (n, in); the result is (n, out)."""
+        sums = x.astype(self.weights.dtype, copy=False) @ self.weights
+        sums += self.bias
+        return np.asarray(sums, np.int32)
 
 
-def _centered(x: NDArray[Any], zero_point: int) -> NDArray[np.float32]:
+def centered(x: NDArray[Any], zero_point: int) -> NDArray[np.float32]:
     """Take the zero point away, in float32, which holds the difference exactly."""
     return x.astype(np.float32) - np.float32(zero_point)
