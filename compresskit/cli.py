@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from compresskit.data import Digits
     from compresskit.recipe import Recipe
+    from compresskit.zoo import Checkpoint
 
 PACKAGE = Path(__file__).resolve().parent
 FIRST_LESSON = "notebooks/00_start_here.ipynb"
@@ -125,7 +126,7 @@ def lab_command(folder: Path, notebook: str, port: int, browser: bool) -> list[s
         f"--ServerApp.allow_root={hasattr(os, 'geteuid') and os.geteuid() == 0}",
         f"--LabApp.default_url=/lab/tree/{notebook}",
         "--LabApp.extension_manager=readonly",  # the other kind asks the network
-        '--ServerApp.jpserver_extensions={"jupyterlab_jupytext": false}',  # saving a notebook leaves its lesson alone
+        '--ServerApp.jpserver_extensions={"jupyterlab_jupytext":False}',  # saving a notebook leaves its lesson alone
         "--Application.log_level=WARN",  # prints the address, and what goes wrong
     ]
 
@@ -239,9 +240,21 @@ def run_evaluate(options: argparse.Namespace) -> int:
     """Run a model over the test digits, and say how many it reads."""
     import compresskit as ck
 
-    model = ck.load_model(options.model)
-    print(ck.evaluate(model, ck.load_mnist().test, latency=options.latency))
+    score = ck.evaluate(model_to_evaluate(options.model), ck.load_mnist().test, latency=options.latency)
+    print(score)
     return 0
+
+
+def model_to_evaluate(source: str) -> Checkpoint:
+    """Load a model as it is: a `.tflite` may be compressed already, which `load_model` refuses to start from."""
+    import compresskit as ck
+    from compresskit.litert.probe import look
+
+    if not source.endswith(".tflite"):
+        return ck.load_model(source)
+    tflite = Path(source).read_bytes()
+    look(tflite, source)  # in a process of its own: a damaged file may crash it
+    return ck.Checkpoint(Path(source).stem, tflite)
 
 
 # ---- build, doctor --------------------------------------------------------------------------------------------------
