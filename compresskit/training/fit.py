@@ -12,7 +12,6 @@ is, and because it is as fast: a step is one compiled TensorFlow function.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import threading
@@ -60,7 +59,7 @@ class Progress:
     loss, accuracy : float
         Means over the latest 50 training batches, measured while the weights still move.
     validation_loss, validation_accuracy : float or None
-        After the latest finished epoch; None during the first, and always None without validation digits.
+        After the latest finished epoch; None during the first.
     seconds, seconds_left : float
         Spent in this run (a resumed run counts on from before), and an estimate of what remains.
     """
@@ -83,8 +82,8 @@ class Epoch:
 
     loss: float
     accuracy: float
-    validation_loss: float | None
-    validation_accuracy: float | None
+    validation_loss: float
+    validation_accuracy: float
     seconds: float
 
 
@@ -189,7 +188,7 @@ def fit(
     _check_settings(epochs, batch_size, learning_rate, augment, seed)
     _check_model(model)
     for split, name in ((digits.train, "train"), (digits.validation, "validation")):
-        _check_split(split, name, model, may_be_empty=name == "validation")
+        _check_split(split, name, model)
     run = _Run(
         model, digits, epochs, batch_size, learning_rate, augment, seed, checkpoint, loss or cross_entropy(model)
     )
@@ -226,7 +225,7 @@ class _Run:
         self.model, self.digits, self.checkpoint, self.loss = model, digits, checkpoint, loss
         self.epochs, self.batch_size, self.peak = epochs, batch_size, learning_rate
         self.augment, self.seed = augment, seed
-        self.count = len(digits.train.labels)
+        self.count = len(digits.train)
         self.steps = math.ceil(self.count / batch_size)
         self.state = _State()
         self.optimizer = tf_keras.optimizers.Adam(learning_rate)
@@ -311,18 +310,16 @@ class _Run:
             self.save()
         return True
 
-    def _validate(self, cancel: threading.Event) -> tuple[float | None, float | None]:
+    def _validate(self, cancel: threading.Event) -> tuple[float, float]:
         split = self.digits.validation
-        total = len(split.labels)
-        if not total:
-            return None, None
+        total = len(split)
         loss_sum, right = 0.0, 0
         for start in range(0, total, VALIDATION_BATCH):
             if cancel.is_set():
                 break
             part = slice(start, start + VALIDATION_BATCH)
-            labels = np.asarray(split.labels[part]).astype(np.int64)
-            mean, correct = self._measure(np.asarray(split.images[part]), labels)
+            labels = split.labels[part].astype(np.int64)
+            mean, correct = self._measure(split.images[part], labels)
             loss_sum += float(mean) * len(labels)
             right += int(correct)
         return loss_sum / total, right / total
@@ -369,15 +366,14 @@ class _Run:
 
     def _settings(self) -> dict[str, Any]:
         """Everything that a resumed run must have in common with the one it goes on from."""
-        train = self.digits.train
         return {
             "epochs": self.epochs,
             "batch_size": self.batch_size,
             "learning_rate": self.peak,
             "augment": self.augment,
             "seed": self.seed,
-            "digits": fingerprint(train),
-            "weights": [[weight.name, *weight.shape] for weight in self.model.weights],
+            "digits": self.digits.train.fingerprint,
+            "shapes of weights": [list(weight.shape) for weight in self.model.weights],
         }
 
     def save(self) -> None:
@@ -456,16 +452,6 @@ def to_inputs(images: tf.Tensor, model: tf_keras.Model) -> tf.Tensor:
     return tf.reshape(scaled, (-1, *model.input_shape[1:]))
 
 
-def fingerprint(split: Split) -> str:
-    """Give the sha256, in hex, of a split's images and labels."""
-    known = getattr(split, "fingerprint", None)
-    if isinstance(known, str):
-        return known
-    digest = hashlib.sha256(np.ascontiguousarray(split.images).tobytes())
-    digest.update(np.ascontiguousarray(split.labels).tobytes())
-    return digest.hexdigest()
-
-
 def _number_right(outputs: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
     return tf.reduce_sum(tf.cast(tf.argmax(outputs, axis=-1) == labels, tf.int32))
 
@@ -509,41 +495,17 @@ def _check_model(model: Any) -> None:
         )
 
 
-def _check_split(split: Split, name: str, model: tf_keras.Model, *, may_be_empty: bool) -> None:
-    images, labels = np.asarray(split.images), np.asarray(split.labels)
-    where = f"digits.{name}"
-    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
-        raise ValueError(f"{where}.labels is {labels.dtype} {labels.shape}: give whole numbers, one for each image.")
-    if images.ndim not in (3, 4) or len(images) != len(labels):
-        raise ValueError(
-            f"{where}.images has shape {images.shape}, {where}.labels {labels.shape}: give images (n, height, width) "
-            "or (n, height, width, channels) and labels (n,) of the same n."
-        )
-    if not len(labels):
-        if may_be_empty:
-            return
-        raise ValueError(f"{where} has 0 images: give at least one to train on.")
-    _check_values(images, labels, where, model)
-
-
-def _check_values(images: NDArray[Any], labels: NDArray[Any], where: str, model: tf_keras.Model) -> None:
-    expected = tuple(model.input_shape[1:])
-    found = tuple(images.shape[1:])
+def _check_split(split: Split, name: str, model: tf_keras.Model) -> None:
+    """Hold a split against the model; that images and labels fit together, Split itself has seen to."""
+    found, expected = tuple(split.images.shape[1:]), tuple(model.input_shape[1:])
     if found != expected and (*found, 1) != expected:
-        raise ValueError(f"{where}.images are {found}, but the model takes {expected}: give images of that shape.")
+        raise ValueError(
+            f"digits.{name}.images are {found}, but the model takes {expected}: give images of that shape."
+        )
     classes = model.output_shape[-1]
-    low, high = int(labels.min()), int(labels.max())
+    low, high = int(split.labels.min()), int(split.labels.max())
     if low < 0 or high >= classes:
         raise ValueError(
-            f"{where}.labels run from {low} to {high}, but the model has {classes} classes: give labels from 0 to "
-            f"{classes - 1}."
-        )
-    if images.dtype == np.uint8:
-        return
-    if not np.issubdtype(images.dtype, np.floating):
-        raise ValueError(f"{where}.images are {images.dtype}: give uint8 (0 to 255) or float32 (0 to 1).")
-    bad = int(images.size - np.count_nonzero(np.isfinite(images)))
-    if bad:
-        raise ValueError(
-            f"{where}.images hold {bad} values that are NaN or infinite: replace or leave out those images."
+            f"digits.{name}.labels run from {low} to {high}, but the model has {classes} classes: give labels from 0 "
+            f"to {classes - 1}."
         )
