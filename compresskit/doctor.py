@@ -70,7 +70,8 @@ def examine() -> tuple[Finding, ...]:
             found += look()
         except Exception as error:
             about = look.__name__.removeprefix("look_at_").replace("_", " ")
-            found.append(Finding(about, PROBLEM, f"Looking at the {about} failed: {type(error).__name__}: {error}."))
+            sentence = f"Looking at the {about} failed: {type(error).__name__}: {error}."
+            found.append(Finding(about, PROBLEM, sentence, "Please report this with all of what it says here."))
     return tuple(found)
 
 
