@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from compresskit.litert import model as files
 from compresskit.litert.model import ModelT
+from compresskit.litert.runtime import WORKERS
 from compresskit.quantization import integer
 from compresskit.quantization.affine import Grid, dequantize, quantize
 from compresskit.quantization.integer import (
@@ -66,13 +70,17 @@ class IntegerModel:
             return np.asarray(codes[values])
         return quantize(values, self.input_grid, "away")
 
-    def run(self, x: NDArray[Any], *, rounding: Rounding | None = None) -> NDArray[Any]:
+    def run(self, x: NDArray[Any], *, rounding: Rounding | None = None, workers: int = WORKERS) -> NDArray[Any]:
         """Compute the outputs for integers x, shape (n, *input_shape).
 
-        With `rounding` None every layer rounds as LiteRT's reference kernel for it does; otherwise all of them so.
+        With `rounding` None every layer rounds as LiteRT's reference kernel for it does; otherwise all of them so:
+        "float32" gives what XNNPACK gives. The examples are shared among `workers` threads.
         """
         layers = self.layers if rounding is None else integer.with_rounding(self.layers, rounding)
-        return integer.run(layers, x)
+        parts = np.array_split(x, max(1, min(workers, len(x))))
+        # The matrices are small: threads inside the product would wait for each other longer than they compute.
+        with threadpool_limits(1, "blas"), ThreadPoolExecutor(len(parts)) as pool:
+            return np.concatenate(list(pool.map(partial(integer.run, layers), parts)))
 
     def decode(self, q: NDArray[Any]) -> NDArray[np.float32]:
         """Turn integers of the output into real numbers."""

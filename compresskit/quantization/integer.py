@@ -459,7 +459,7 @@ class IntegerRescale:
         return np.asarray(np.clip(rescaled, self.requantize.lowest, self.requantize.highest), self.dtype)
 
 
-def run(layers: Sequence[IntegerLayer], x: NDArray[Any], batch: int = 8) -> NDArray[Any]:
+def run(layers: Sequence[IntegerLayer], x: NDArray[Any], batch: int = 16) -> NDArray[Any]:
     """Run a network over examples.
 
     Parameters
