@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ from compresskit.litert.inspect import Layer, Site, layers, sites
 from compresskit.litert.quantizer import LayerPlan, quantize
 from compresskit.litert.verify import check_file
 from compresskit.pruning.patterns import global_masks, unstructured_mask
+from compresskit.quantization.ranges import Method
 from compresskit.recipe import STORED_WIDTH, Prune, Quantize, Recipe
 from compresskit.zoo import Checkpoint
 
@@ -141,9 +142,9 @@ def compress(checkpoint: Checkpoint, recipe: Recipe, calibration: Split | None =
         tflite = files.replace_constants(checkpoint.tflite, edited) if edited else checkpoint.tflite
         return Compressed(tflite, recipe, checkpoint)
     images = _calibration_images(step, calibration)
-    ranges = flows.activation_ranges(checkpoint.tflite, images, edited) if images is not None else None
+    ranges = None if images is None else _ranges(step, checkpoint, images, edited)
     plans = {site.name: _plan(step, site.name) for site in _sites(checkpoint.tflite)}
-    small = quantize(files.replace_constants(checkpoint.tflite, edited), plans, step.activations, ranges)
+    small = quantize(files.replace_constants(checkpoint.tflite, edited), plans, step.activations, ranges, step.io)
     probes = images[:PROBES] if images is not None else probe_images(checkpoint)
     check_file(small, checkpoint.tflite, edited, plans, step.activations, probes)
     return Compressed(small, recipe, checkpoint)
@@ -189,7 +190,7 @@ def _check_names(checkpoint: Checkpoint, recipe: Recipe) -> None:
     """Refuse layers that the model does not have, naming the step that asks for them."""
     known = [site.name for site in _sites(checkpoint.tflite)]
     for step in recipe.steps:
-        for name in step.layers or ():
+        for name in step.exceptions if isinstance(step, Quantize) else step.layers or ():
             if name not in known:
                 raise ValueError(
                     f"{type(step).__name__}: layer {name!r} is not in {checkpoint.name!r}; its layers are "
@@ -212,6 +213,17 @@ def _calibration_images(step: Quantize, calibration: Split | None) -> NDArray[An
     return images
 
 
+def _ranges(
+    step: Quantize, checkpoint: Checkpoint, images: NDArray[Any], edited: Mapping[int, NDArray[Any]]
+) -> Mapping[str, tuple[float, float]]:
+    """Measure how far each tensor that flows reaches, and clip it as the recipe says."""
+    if step.activation_ranges == "minmax":
+        return flows.activation_ranges(checkpoint.tflite, images, edited)
+    return flows.chosen_ranges(
+        checkpoint.tflite, images, edited, cast(Method, step.activation_ranges), step.activations
+    )
+
+
 def _plan(step: Quantize, name: str) -> LayerPlan:
     """Say how one layer is to be stored."""
     settings = step.for_layer(name)
@@ -221,6 +233,7 @@ def _plan(step: Quantize, name: str) -> LayerPlan:
         activations=settings.activations,
         granularity=settings.granularity,
         ranges=settings.ranges,
+        compute=settings.compute,
     )
 
 

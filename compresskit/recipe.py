@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, dataclass, field, fields, replace
+from dataclasses import MISSING, dataclass, field, fields
 from itertools import pairwise
 from types import MappingProxyType
 from typing import Any, ClassVar
@@ -18,9 +18,12 @@ from typing import Any, ClassVar
 SCOPES = ("layer", "global")
 WEIGHT_BITS = (2, 3, 4, 5, 6, 7, 8, 16, 32)
 ACTIVATION_BITS = (8, 16, 32)
-GRANULARITIES = ("channel", "tensor")
-RANGES = ("minmax", "mse", "octav")
-LAYER_SETTINGS = ("weights", "activations", "granularity", "ranges")
+GRANULARITIES = ("channel", "tensor", "block32", "block64", "block128", "block256")
+RANGES = ("minmax", "mse", "search", "octav", "percentile", "entropy")
+ACTIVATION_RANGES = ("minmax", "moving", "percentile", "mse", "octav", "entropy")
+COMPUTE = ("integer", "float")
+INTERFACES = ("same", "uint8", "float32")
+LAYER_SETTINGS = ("weights", "activations", "granularity", "ranges", "compute")
 
 STORED_WIDTH = {2: 2, 3: 8, 4: 4, 5: 8, 6: 8, 7: 8, 8: 8, 16: 16, 32: 32}
 """Bits that one weight takes in the file: LiteRT has no types of 3, 5, 6 or 7 bits, so these are stored as int8."""
@@ -91,14 +94,25 @@ class Quantize:
         activations rounded to 8 bits while running, *dynamic range*), 8 or 16 (integers throughout; needs digits to
         calibrate on).
     granularity : str
-        "channel": a scale for each output channel; "tensor": one for all weights of a layer.
+        "channel": a scale for each output channel; "tensor": one for all weights of a layer; "block32", "block64",
+        "block128", "block256": one for so many inputs of an output (dense layers of 4 bits, float activations).
     ranges : str
-        How far the grid reaches: "minmax" to the largest weight; "mse" to where the squared error is least; "octav" by
-        Sakr et al. 2022.
+        How far the grid of the weights reaches: "minmax" to the largest; "mse", "search", "octav", "percentile" and
+        "entropy" clip the largest, as `compresskit.quantization.ranges` says.
     layers : mapping
         Settings of single layers that differ, such as `{"conv1": {"weights": 8}}`.
     calibration_digits : int
         How many of the calibration digits are used, from the first on.
+    activation_ranges : str
+        How far the grids of integer activations reach: "minmax", "moving", "percentile", "mse", "octav", "entropy".
+    compute : str
+        With float activations: "integer" multiplies integers and rounds the activations while running (*dynamic
+        range*); "float" turns the weights back into floats first (*weight-only*): as small, not as fast, more exact.
+    io : str
+        What goes into the file and comes out of it when activations are integers: "same" as inside, "uint8" (pixels as
+        they are), or "float32".
+    skip : tuple of str
+        Layers that stay float throughout.
     """
 
     kind: ClassVar[str] = "quantize"
@@ -110,6 +124,10 @@ class Quantize:
     ranges: str = "minmax"
     layers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     calibration_digits: int = 100
+    activation_ranges: str = "minmax"
+    compute: str = "integer"
+    io: str = "same"
+    skip: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not isinstance(self.layers, Mapping):
@@ -119,8 +137,13 @@ class Quantize:
         count = self.calibration_digits
         if isinstance(count, bool) or not isinstance(count, int) or count < 1:
             raise ValueError(f"Quantize: calibration_digits is {count!r}; give a whole number of at least 1")
+        _choice("Quantize", "activation_ranges", self.activation_ranges, ACTIVATION_RANGES)
+        _choice("Quantize", "io", self.io, INTERFACES)
+        object.__setattr__(self, "skip", _names("Quantize", self.skip) if self.skip else ())
         frozen = {}
         for name, settings in self.layers.items():
+            if name in self.skip:
+                raise ValueError(f"Quantize: layer {name!r} stands in skip and in layers; leave it out of one of them")
             unknown = sorted(set(settings) - set(LAYER_SETTINGS))
             if unknown:
                 raise ValueError(
@@ -132,6 +155,10 @@ class Quantize:
         _check_scheme("Quantize", **common)
         for name, settings in frozen.items():
             _check_scheme(f"Quantize: layer {name!r}", **{**common, **settings})
+        if self.io != "same" and self.activations == 32:
+            raise ValueError(f"Quantize: io is {self.io!r} with float activations; choose activations=8, or io='same'")
+        if self.io == "uint8" and self.activations == 16:
+            raise ValueError("Quantize: io is 'uint8' with activations of 16 bits; choose io='same' or io='float32'")
         widths = {self.activations, *(self.for_layer(name).activations for name in frozen)} - {32}
         if len(widths) > 1:
             raise ValueError("Quantize: activations of 8 and of 16 bits in one model; LiteRT has no step between them")
@@ -144,25 +171,34 @@ class Quantize:
 
     def for_layer(self, name: str) -> Quantize:
         """Give the settings that hold for one layer, as a `Quantize` without exceptions."""
-        return replace(self, layers={}, **self.layers.get(name, {}))
+        if name in self.skip:
+            return Quantize(weights=32, activations=32)
+        merged = {setting: getattr(self, setting) for setting in LAYER_SETTINGS} | dict(self.layers.get(name, {}))
+        return Quantize(**merged)
 
     @property
     def is_float(self) -> bool:
         """Whether nothing is to be done."""
-        return self.weights == 32 and all(self.for_layer(name).weights == 32 for name in self.layers)
+        return self.weights == 32 and all(settings.get("weights", 32) == 32 for settings in self.layers.values())
 
     @property
     def needs_calibration(self) -> bool:
         """Whether ranges of activations have to be measured on digits."""
-        return any(self.for_layer(name).activations < 32 for name in ("", *self.layers))
+        return self.activations < 32 or any(self.for_layer(name).activations < 32 for name in self.layers)
+
+    @property
+    def exceptions(self) -> tuple[str, ...]:
+        """The layers that are named: those with settings of their own, and those to be skipped."""
+        return (*self.layers, *self.skip)
 
 
-def _check_scheme(step: str, weights: Any, activations: Any, granularity: Any, ranges: Any) -> None:
+def _check_scheme(step: str, weights: Any, activations: Any, granularity: Any, ranges: Any, compute: Any) -> None:
     """Refuse values, and combinations of them, that no `.tflite` file can hold or no LiteRT kernel computes."""
     _choice(step, "weights", weights, WEIGHT_BITS)
     _choice(step, "activations", activations, ACTIVATION_BITS)
     _choice(step, "granularity", granularity, GRANULARITIES)
     _choice(step, "ranges", ranges, RANGES)
+    _choice(step, "compute", compute, COMPUTE)
     if weights >= 16 and activations < 32:
         raise ValueError(
             f"{step}: weights of {weights} bits with activations of {activations}; integer activations need integer "
@@ -177,6 +213,17 @@ def _check_scheme(step: str, weights: Any, activations: Any, granularity: Any, r
         raise ValueError(
             f"{step}: activations of 8 bits with weights of 2; LiteRT computes 2-bit weights with activations=32 "
             "(rounded while running) only: choose weights=4, or activations=32"
+        )
+    if granularity.startswith("block") and (weights != 4 or activations < 32 or compute == "float"):
+        raise ValueError(
+            f"{step}: granularity is {granularity!r} with weights of {weights} bits, activations of {activations} and "
+            f"compute={compute!r}; LiteRT has blocks for weights of 4 bits with activations=32 and "
+            "compute='integer' only: choose granularity='channel'"
+        )
+    if compute == "float" and (activations < 32 or weights == 2):
+        raise ValueError(
+            f"{step}: compute is 'float' with weights of {weights} bits and activations of {activations}; LiteRT turns "
+            "weights of 3 to 8 bits back into floats, with activations=32: choose these, or compute='integer'"
         )
 
 

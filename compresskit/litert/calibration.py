@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 from compresskit.litert import model as files
 from compresskit.litert.runtime import Session, batch_size, encode
+from compresskit.quantization.histogram import Histogram
+from compresskit.quantization.ranges import Method, choose_range
 
 Weights = Mapping[int, NDArray[Any]]
 """Constant tensors that are replaced before a run: index in the main graph to array."""
@@ -104,3 +106,33 @@ def activation_ranges(
                 "infinite or undefined numbers"
             )
     return ranges
+
+
+def chosen_ranges(
+    tflite: bytes, images: NDArray[Any], weights: Weights | None, method: Method, bits: int
+) -> dict[str, tuple[float, float]]:
+    """Choose the range of every tensor that flows so that some values are clipped.
+
+    Parameters
+    ----------
+    tflite, images, weights
+        As `tensor_values` takes them.
+    method
+        As `compresskit.quantization.ranges.choose_range` takes it.
+    bits
+        Width of the activations, 8 or 16.
+
+    Returns
+    -------
+    dict of str to (float, float)
+        Tensor name to (lowest, highest). The input keeps its full range: pixels are not clipped.
+    """
+    ranges = activation_ranges(tflite, images, weights)  # refuses what is not finite
+    _, first, names = _exposed(tflite)
+    counted: dict[str, Histogram] = {}
+    for session, chunk, count in _batches(tflite, images, weights or {}):
+        for name, values in zip(names, session(chunk), strict=True):
+            batch = Histogram.of(values[:count])
+            counted[name] = counted[name] + batch if name in counted else batch
+    chosen = {name: choose_range(histogram, method, bits) for name, histogram in counted.items()}
+    return {**chosen, first: ranges[first]}

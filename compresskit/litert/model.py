@@ -180,8 +180,9 @@ def dequantized(model: ModelT, tensor: Any) -> NDArray[np.float32]:
     parameters = tensor.quantization
     if parameters is None or values.dtype.kind == "f":
         return values.astype(np.float32)
-    if parameters.detailsType == schema.QuantizationDetails.BlockwiseQuantization:
-        return _dequantize_blocks(model, values, parameters.details)
+    blocks = block_scales(model, tensor)
+    if blocks is not None:
+        return np.asarray(values * blocks, np.float32)
     if parameters.scale is None or len(parameters.scale) == 0:
         return values.astype(np.float32)
     scale = np.asarray(parameters.scale, np.float32)
@@ -196,11 +197,18 @@ def dequantized(model: ModelT, tensor: Any) -> NDArray[np.float32]:
     return ((values.astype(np.int64) - zero_point) * scale).astype(np.float32)
 
 
-def _dequantize_blocks(model: ModelT, values: NDArray[Any], details: Any) -> NDArray[np.float32]:
-    """Dequantize a matrix whose rows are cut into blocks with a scale each; the scales are a float16 tensor."""
-    tensors = model.subgraphs[0].tensors
-    scales = stored(model, tensors[details.scales]).astype(np.float32).reshape(values.shape[0], -1)
-    return (values * np.repeat(scales, details.blockSize, axis=1)).astype(np.float32)
+def block_scales(model: ModelT, tensor: Any) -> NDArray[np.float32] | None:
+    """Spread the scales of a matrix whose rows are cut into blocks to a scale for each weight; None if it is not.
+
+    The scales are a float16 tensor of the file, one for each block.
+    """
+    parameters = tensor.quantization
+    if parameters is None or parameters.detailsType != schema.QuantizationDetails.BlockwiseQuantization:
+        return None
+    details = parameters.details
+    rows = shape(tensor)[0]
+    scales = stored(model, model.subgraphs[0].tensors[details.scales]).astype(np.float32).reshape(rows, -1)
+    return np.repeat(scales, details.blockSize, axis=1)
 
 
 def replace_constants(tflite: bytes, arrays: Mapping[int, NDArray[Any]]) -> bytes:

@@ -41,9 +41,11 @@ class LayerPlan:
     activations : int
         8 or 16 for integer inputs and outputs, 32 for float.
     granularity : str
-        "channel" or "tensor".
+        "channel", "tensor", or "block" with the number of weights that share a scale, such as "block32".
     ranges : str
-        How the grid's reach is chosen: "minmax", "mse" or "octav".
+        How the grid's reach is chosen, as `compresskit.quantization.ranges.weight_grid` takes it.
+    compute : str
+        "integer", or "float" for weights that are turned back into floats before use.
     """
 
     bits: int
@@ -51,6 +53,12 @@ class LayerPlan:
     activations: int
     granularity: str
     ranges: str
+    compute: str = "integer"
+
+    @property
+    def block_size(self) -> int:
+        """Weights that share a scale along the inputs; 0 where a channel or the whole tensor does."""
+        return int(self.granularity.removeprefix("block")) if self.granularity.startswith("block") else 0
 
     @property
     def dtype(self) -> str:
@@ -62,7 +70,13 @@ Ranges = Mapping[str, tuple[float, float]]
 """Tensor name to the smallest and the largest value that flowed through it."""
 
 
-def quantize(tflite: bytes, plans: Mapping[str, LayerPlan], activations: int, ranges: Ranges | None = None) -> bytes:
+def quantize(
+    tflite: bytes,
+    plans: Mapping[str, LayerPlan],
+    activations: int,
+    ranges: Ranges | None = None,
+    io: str = "same",
+) -> bytes:
     """Quantize a float model.
 
     Parameters
@@ -75,6 +89,8 @@ def quantize(tflite: bytes, plans: Mapping[str, LayerPlan], activations: int, ra
         8 or 16: integers for what flows between layers, wherever no plan says otherwise; 32: float.
     ranges
         Range of each tensor that flows, needed when `activations`, or that of a plan, is below 32.
+    io
+        What goes in and comes out when `activations` is below 32: "same", "uint8" or "float32".
 
     Returns
     -------
@@ -91,7 +107,7 @@ def quantize(tflite: bytes, plans: Mapping[str, LayerPlan], activations: int, ra
     from ai_edge_quantizer.utils import tfl_flatbuffer_utils
 
     model = tfl_flatbuffer_utils.read_model(bytearray(tflite))
-    table = _table(model, plans, activations, ranges or {})
+    table = _table(model, plans, activations, ranges or {}, io)
     calibration = {name: {"min": _value(low), "max": _value(high)} for name, (low, high) in (ranges or {}).items()}
     parameters = params_generator.ParamsGenerator(model).generate_quantization_parameters(table, calibration, False)
     return files.write(files.read(bytes(model_modifier.ModelModifier(model).modify_model(parameters))))
@@ -105,9 +121,12 @@ def _value(number: float) -> NDArray[np.float32]:
 class _Table:
     """Stands where ai-edge-quantizer expects its recipe manager: looks each operator up by its output tensors."""
 
-    def __init__(self, rows: Mapping[str, tuple[str, Any]], default: tuple[str, Any]) -> None:
+    def __init__(
+        self, rows: Mapping[str, tuple[str, Any]], default: tuple[str, Any], interface: tuple[str, Any]
+    ) -> None:
         self._rows = rows
         self._default = default
+        self._interface = interface
 
     def need_calibration(self) -> bool:
         """Calibration is checked by the caller, which knows the digits."""
@@ -116,14 +135,15 @@ class _Table:
     def get_quantization_configs(self, target_op_name: Any, scope_name: str) -> tuple[str, Any]:
         """Give algorithm and settings for an operator; `scope_name` lists its output tensors."""
         # The graph's inputs and outputs are operators to ai-edge-quantizer; an output shares its tensor with a layer.
-        row = None if target_op_name.value in ("INPUT", "OUTPUT") else self._rows.get(scope_name)
-        algorithm, config = row or self._default
+        if target_op_name.value in ("INPUT", "OUTPUT"):
+            return self._interface
+        algorithm, config = self._rows.get(scope_name, self._default)
         if config is None:
             return algorithm, config
         return algorithm, _checked(algorithm, target_op_name, config, scope_name)
 
 
-def _table(model: ModelT, plans: Mapping[str, LayerPlan], activations: int, ranges: Ranges) -> _Table:
+def _table(model: ModelT, plans: Mapping[str, LayerPlan], activations: int, ranges: Ranges, io: str) -> _Table:
     """Write the plan as ai-edge-quantizer's settings, a row for each layer."""
     from ai_edge_quantizer import algorithm_manager
 
@@ -137,8 +157,18 @@ def _table(model: ModelT, plans: Mapping[str, LayerPlan], activations: int, rang
         floor = _scale_floor(model, site, ranges) if plan.activations == 8 else ()  # with 16 bits, biases have 64
         rows[scope] = nothing if plan.bits == 32 else _settings(plan, site.name, floor)
     if activations == 32:
-        return _Table(rows, nothing)
-    return _Table(rows, _settings(LayerPlan(8, 8, activations, "channel", "minmax"), ""))
+        return _Table(rows, nothing, nothing)
+    inside = _settings(LayerPlan(8, 8, activations, "channel", "minmax"), "")
+    return _Table(rows, inside, {"same": inside, "uint8": _unsigned(inside), "float32": nothing}[io])
+
+
+def _unsigned(settings: tuple[str, Any]) -> tuple[str, Any]:
+    """Give the same settings with activations from 0 to 255."""
+    from ai_edge_quantizer import qtyping
+
+    algorithm, config = settings
+    flowing = replace(config.activation_tensor_config, dtype=qtyping.TensorDataType.UINT)
+    return algorithm, replace(config, activation_tensor_config=flowing)
 
 
 def _scale_floor(model: ModelT, site: Site, ranges: Ranges) -> tuple[float, ...]:
@@ -170,7 +200,9 @@ def _settings(plan: LayerPlan, layer: str, floor: tuple[float, ...] = ()) -> tup
     weights = qtyping.TensorQuantizationConfig(
         num_bits=plan.stored,
         symmetric=True,
-        granularity=qtyping.QuantGranularity[f"{plan.granularity.upper()}WISE"],
+        granularity=qtyping.QuantGranularity[
+            f"BLOCKWISE_{plan.block_size}" if plan.block_size else f"{plan.granularity.upper()}WISE"
+        ],
         algorithm_params={"bits": plan.bits, "ranges": plan.ranges, "layer": layer, "floor": floor},
     )
     flowing = None
@@ -179,7 +211,8 @@ def _settings(plan: LayerPlan, layer: str, floor: tuple[float, ...] = ()) -> tup
     return _ALGORITHM, qtyping.OpQuantizationConfig(
         activation_tensor_config=flowing,
         weight_tensor_config=weights,
-        compute_precision=qtyping.ComputePrecision.INTEGER,
+        compute_precision=qtyping.ComputePrecision[plan.compute.upper()],
+        explicit_dequantize=plan.compute == "float",
     )
 
 
@@ -223,25 +256,36 @@ def _tensor_parameters(op_info: Any, config: Any, content: Any = None, range_: A
     """Give scale, zero point and integers for a tensor; called back by ai-edge-quantizer."""
     from ai_edge_quantizer import qtyping
     from ai_edge_quantizer.algorithms.uniform_quantize import naive_min_max_quantize
+    from ai_edge_quantizer.algorithms.uniform_quantize.uniform_quantize_tensor import (
+        extract_block_size_from_granularity,
+    )
 
     axis = CHANNEL_AXIS.get(op_info.op_name.value.replace("CONV_2D_TRANSPOSE", "TRANSPOSE_CONV"))
     if content is None or axis is None or not config.algorithm_params:
         return naive_min_max_quantize.get_tensor_quant_params(op_info, config, content, range_)
-    per_channel = config.granularity is qtyping.QuantGranularity.CHANNELWISE
     settings = config.algorithm_params
-    grid = _raised(
-        weight_grid(content, settings["bits"], axis=axis if per_channel else None, method=settings["ranges"]),
-        content,
-        settings["floor"],
-    )
-    along = [-1 if per_channel and dimension == axis else 1 for dimension in range(content.ndim)]
+    block = extract_block_size_from_granularity(config.granularity)
+    if block:
+        if content.shape[-1] % block:
+            raise ValueError(
+                f"layer {settings['layer']!r}: its {content.shape[-1]} inputs cannot be cut into blocks of {block}; "
+                "choose another granularity for it"
+            )
+        along = content.ndim - 1
+    else:
+        along = axis if config.granularity is qtyping.QuantGranularity.CHANNELWISE else None
+    grid = weight_grid(content, settings["bits"], axis=along, block_size=block, method=settings["ranges"])
+    if not block:
+        grid = _raised(grid, content, settings["floor"])
+    shape = grid.scale.shape if block else [-1 if dimension == along else 1 for dimension in range(content.ndim)]
     return qtyping.UniformQuantParams(
         num_bits=config.num_bits,
-        quantized_dimension=axis if per_channel else None,
-        scale=grid.scale.reshape(along),
-        zero_point=grid.zero_point.reshape(along),
+        quantized_dimension=along,
+        scale=grid.scale.reshape(shape),
+        zero_point=grid.zero_point.reshape(shape),
         symmetric=True,
         quantized_data=to_integers(content, grid),
+        block_size=block,
     )
 
 

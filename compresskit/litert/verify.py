@@ -74,7 +74,11 @@ def check_file(
     _check_flow(model, plans, activations)
     stored = _stored_weights(model, float_model)
     _check_weights(model, float_model, weights, plans, stored)
-    _check_operators(model, small, float_model, stored, plans, images)
+    try:
+        _check_operators(model, small, float_model, stored, plans, images)
+    except RuntimeError as error:  # LiteRT's own refusal
+        reason = str(error).splitlines()[0][:200]
+        raise ValueError(f"LiteRT refuses to run the file ({reason}); choose other bits or granularity") from error
 
 
 def _check_types(model: ModelT, plans: Mapping[str, LayerPlan]) -> None:
@@ -135,7 +139,7 @@ def _check_weights(
             allowed = np.abs(wanted) * np.float32(1e-3 if plan.bits == 16 else 0) + np.float32(1e-7)
             wrong = np.abs(got - wanted) > allowed
         else:
-            scale = _scale(model, site, got.ndim)
+            scale = _scale(model, site, got.shape)
             highest = 2 ** (plan.bits - 1) - 1
             lowest = -highest if plan.bits == 8 else -highest - 1  # 8-bit weights leave out -128
             inside = np.clip(wanted, np.float32(lowest) * scale, np.float32(highest) * scale)
@@ -154,11 +158,14 @@ def _float_weights(float_model: bytes) -> dict[int, NDArray[np.float32]]:
     return {site.weights: files.dequantized(model, model.subgraphs[0].tensors[site.weights]) for site in sites(model)}
 
 
-def _scale(model: ModelT, site: Any, dimensions: int) -> NDArray[np.float32]:
+def _scale(model: ModelT, site: Any, shape: tuple[int, ...]) -> NDArray[np.float32]:
     """Give a layer's weight scales in a shape that broadcasts against the weights."""
-    parameters = model.subgraphs[0].tensors[site.weights].quantization
-    scale = np.asarray(parameters.scale, np.float32)
-    along = [1] * dimensions
+    tensor = model.subgraphs[0].tensors[site.weights]
+    blocks = files.block_scales(model, tensor)
+    if blocks is not None:
+        return blocks
+    scale = np.asarray(tensor.quantization.scale, np.float32)
+    along = [1] * len(shape)
     if len(scale) > 1:
         along[CHANNEL_AXIS[site.op]] = len(scale)
     return scale.reshape(along)
@@ -326,7 +333,7 @@ def _difference(
         return error, STEPS_BOUND, "steps of its output"
     error = _rms(got.real - reference)
     floor = FLOAT_BOUND * _rms(reference) + 1e-6
-    if plan is None or plan.bits > 8:
+    if plan is None or plan.bits > 8 or plan.compute == "float":
         return error, floor, "(root mean square)"
     # Inputs are rounded to 8 bits while running: a step of at most the largest magnitude / 127, its noise spread
     # evenly over a step (standard deviation step / sqrt(12)), summed over the weights of an output.

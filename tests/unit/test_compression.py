@@ -125,6 +125,13 @@ def test_odd_widths_use_only_their_grid_and_say_what_they_would_pack_to(reader: 
         (ck.Quantize(8, 32, layers={"conv1": {"weights": 32}}), "float32 int8 int8 int8"),
         (ck.Quantize(8, 32, layers={"dense": {"weights": 2, "ranges": "octav"}}), "int8 int8 int2 int8"),
         (ck.Quantize(layers={"head": {"weights": 32, "activations": 32}}), "int8 int8 int8 float32"),
+        (ck.Quantize(skip=["conv1", "head"]), "float32 int8 int8 float32"),
+        (ck.Quantize(io="uint8"), "int8 int8 int8 int8"),
+        (ck.Quantize(io="float32"), "int8 int8 int8 int8"),
+        (ck.Quantize(4, 32, compute="float"), "int4 int4 int4 int4"),
+        (ck.Quantize(8, 32, layers={"dense": {"weights": 4, "granularity": "block32"}}), "int8 int8 int4 int8"),
+        (ck.Quantize(activation_ranges="percentile"), "int8 int8 int8 int8"),
+        (ck.Quantize(activation_ranges="entropy", ranges="search"), "int8 int8 int8 int8"),
     ],
 )
 def test_every_layer_has_the_type_asked_for_and_still_reads(
@@ -133,6 +140,26 @@ def test_every_layer_has_the_type_asked_for_and_still_reads(
     small = ck.compress(reader, ck.Recipe(quantize), digits.train)
     assert " ".join(row.dtype for row in small.layers) == kinds
     assert ck.evaluate(small, digits.test.take(500)).accuracy > 0.9
+
+
+@pytest.mark.parametrize(
+    ("quantize", "kind"),
+    [
+        (ck.Quantize(), np.int8),
+        (ck.Quantize(io="uint8"), np.uint8),
+        (ck.Quantize(io="float32"), np.float32),
+        (ck.Quantize(8, 16), np.int16),
+        (ck.Quantize(8, 32), np.float32),
+    ],
+)
+def test_what_goes_in_and_out_has_the_type_asked_for(
+    reader: ck.Checkpoint, digits: Digits, quantize: ck.Quantize, kind: type
+) -> None:
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(model_content=ck.compress(reader, ck.Recipe(quantize), digits.train).tflite)
+    assert interpreter.get_input_details()[0]["dtype"] is kind
+    assert interpreter.get_output_details()[0]["dtype"] is kind
 
 
 def test_118224_bytes_without_training(reader: ck.Checkpoint, digits: Digits) -> None:

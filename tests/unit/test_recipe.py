@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import compresskit as ck
-from compresskit.recipe import ACTIVATION_BITS, GRANULARITIES, RANGES, SCOPES, WEIGHT_BITS
+from compresskit.recipe import ACTIVATION_BITS, ACTIVATION_RANGES, RANGES, SCOPES, WEIGHT_BITS
 
 NAMES = st.text(alphabet="abcxyz_0123456789", min_size=1, max_size=8)
 
@@ -35,15 +35,18 @@ def quantizes(draw: st.DrawFn) -> ck.Quantize:
     widths = st.sampled_from([bits for bits in WEIGHT_BITS if allowed(bits, activations)])
     layer = st.fixed_dictionaries(
         {"weights": widths},
-        optional={"granularity": st.sampled_from(GRANULARITIES), "ranges": st.sampled_from(RANGES)},
+        optional={"granularity": st.sampled_from(["channel", "tensor"]), "ranges": st.sampled_from(RANGES)},
     )
     return ck.Quantize(
         draw(widths),
         activations,
-        granularity=draw(st.sampled_from(GRANULARITIES)),
+        granularity=draw(st.sampled_from(["channel", "tensor"])),
         ranges=draw(st.sampled_from(RANGES)),
         layers=draw(st.dictionaries(NAMES, layer, max_size=3)),
         calibration_digits=draw(st.integers(1, 1000)),
+        activation_ranges=draw(st.sampled_from(ACTIVATION_RANGES)),
+        io="same" if activations == 32 else draw(st.sampled_from(["same", "uint8", "float32"])),
+        skip=draw(st.just(()) | st.just(("left_float",))),
     )
 
 
@@ -105,6 +108,15 @@ def test_exactly_the_widths_that_go_together_are_accepted(weights: int, activati
         (lambda: ck.Quantize(layers={"head": {"weights": 2}}), "layer 'head': activations of 8 bits with weights of 2"),
         (lambda: ck.Quantize(layers={"a": {"activations": 16}}), "activations of 8 and of 16 bits in one model"),
         (lambda: ck.Quantize(layers=["head"]), "Quantize: layers is"),
+        (lambda: ck.Quantize(8, 32, granularity="block32"), "blocks for weights of 4 bits"),
+        (lambda: ck.Quantize(4, 8, granularity="block32"), "blocks for weights of 4 bits"),
+        (lambda: ck.Quantize(8, 8, compute="float"), "compute is 'float' with weights of 8 bits and activations of 8"),
+        (lambda: ck.Quantize(2, 32, compute="float"), "compute is 'float' with weights of 2 bits"),
+        (lambda: ck.Quantize(8, 32, io="uint8"), "io is 'uint8' with float activations"),
+        (lambda: ck.Quantize(8, 16, io="uint8"), "io is 'uint8' with activations of 16 bits"),
+        (lambda: ck.Quantize(io="int4"), "io is 'int4'; choose one of 'same', 'uint8', 'float32'"),
+        (lambda: ck.Quantize(activation_ranges="guess"), "activation_ranges is 'guess'"),
+        (lambda: ck.Quantize(skip=["a"], layers={"a": {"weights": 4}}), "layer 'a' stands in skip and in layers"),
         (lambda: ck.Recipe(ck.Quantize(), ck.Prune(0.5)), "Prune after Quantize"),
         (lambda: ck.Recipe(ck.Quantize(), ck.Quantize()), "Quantize twice"),
         (lambda: ck.Recipe("prune"), "'prune' is not a step"),
