@@ -388,12 +388,12 @@ def _clustered(
         raise ValueError(f"{_layer(name)}levels is {levels}; with zeros kept, choose at least 2 (one of them is 0)")
     if others.size == ascending.size:
         return _nearest(weights, _few_or(centres, others, levels))
-    codebook = _few_or(centres, others, levels - 1)
-    zero = int(np.searchsorted(codebook, 0.0))
-    codes = _nearest(weights, codebook).codes.astype(_code_type(len(codebook) + 1))
-    codes += codes >= zero
-    codes[weights == 0] = zero
-    return Shared(np.insert(codebook, zero, 0.0).astype(weights.dtype), codes)
+    of_others = _few_or(centres, others, levels - 1)
+    codebook = np.union1d(of_others, [0.0])
+    places = np.searchsorted(codebook, of_others).astype(_code_type(len(codebook)))
+    codes = places[_nearest(weights, of_others).codes]
+    codes[weights == 0] = np.searchsorted(codebook, 0.0)
+    return Shared(codebook.astype(weights.dtype), codes)
 
 
 def _few_or(centres: Callable[[Matrix, int], Matrix], ascending: Matrix, levels: int) -> Matrix:

@@ -138,7 +138,11 @@ class TestKMeans:
             shared = share(weights, levels, keep_zero=True)
             assert shared.levels <= levels
             assert not shared.decode()[weights == 0].any()
-            assert (np.diff(shared.codebook) > 0).all()
+            assert (np.diff(shared.codebook) >= 0).all()
+
+    def test_zero_kept_is_in_the_codebook_once(self):
+        shared = sharing.kmeans(np.array([0.0, -1.0, 1.0]), 2, keep_zero=True)
+        np.testing.assert_array_equal(shared.codebook, [0.0])
 
     def test_a_pruned_layer_stays_as_sparse(self):
         rng = np.random.default_rng(0)
