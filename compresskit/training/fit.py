@@ -20,7 +20,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 import numpy as np
 import tensorflow as tf
@@ -247,16 +247,15 @@ class _Run:
         clock = _Clock(state.seconds)
         sound_weights = self.model.get_weights()
         reported = -math.inf
-        while state.step < total and not cancel.is_set():
-            epoch, step = divmod(state.step, self.steps)
-            for images, labels, drawn in self._batches(epoch, step):
+        while len(state.history) < self.epochs and not cancel.is_set():
+            epoch = len(state.history)
+            for images, labels, drawn in self._batches(epoch, state.step - epoch * self.steps):
                 if cancel.is_set():
                     break
                 self.optimizer.learning_rate.assign(learning_rate_at(state.step, total, self.peak))
                 mean, correct = (float(value) for value in self._train_step(images, labels, drawn))
                 if not math.isfinite(mean):
-                    self.model.set_weights(sound_weights)
-                    raise TrainingDiverged(self._diverged(mean, epoch, state.step - epoch * self.steps))
+                    self._diverge(f"the loss became {mean}", sound_weights)
                 self._count(mean, int(correct), len(labels))
                 recent.append((mean * len(labels), int(correct), len(labels)))
                 if after_step is not None:
@@ -265,10 +264,13 @@ class _Run:
                     reported = clock.now()
                     on_progress(self._progress(recent, clock))
             if state.step == (epoch + 1) * self.steps:
+                if not all(np.isfinite(weights).all() for weights in self.model.get_weights()):
+                    self._diverge("a weight became infinite or NaN", sound_weights)  # a rectifier turns NaN into 0
                 if not self._finish_epoch(clock, cancel):
                     break
                 sound_weights = self.model.get_weights()
-                on_progress(self._progress(recent, clock))
+                if recent:  # empty if the run was cancelled before it measured this epoch
+                    on_progress(self._progress(recent, clock))
         state.seconds = clock.now()
         cancelled = len(state.history) < self.epochs
         if cancelled and self.checkpoint is not None:
@@ -355,11 +357,15 @@ class _Run:
             seconds_left=clock.now() * (self.epochs * self.steps / state.step - 1),
         )
 
-    def _diverged(self, loss: float, epoch: int, step: int) -> str:
+    def _diverge(self, what: str, sound_weights: list[NDArray[Any]]) -> NoReturn:
+        """Put the weights of the last finished epoch back, and say what happened where."""
+        self.model.set_weights(sound_weights)
+        epoch = len(self.state.history)
+        step = min(self.state.step - epoch * self.steps + 1, self.steps)
         kept = f"those of the end of epoch {epoch}" if epoch else "those from before training"
-        return (
-            f"the loss became {loss} at step {step + 1} of epoch {epoch + 1}: training has diverged. Lower "
-            f"learning_rate (it is {self.peak:g}). The model's weights are {kept}."
+        raise TrainingDiverged(
+            f"{what} at step {step} of epoch {epoch + 1}: training has diverged. Lower learning_rate (it is "
+            f"{self.peak:g}). The model's weights are {kept}."
         )
 
     # -- the checkpoint file ----------------------------------------------------------------------------------

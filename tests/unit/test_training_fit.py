@@ -105,9 +105,7 @@ def test_cancel_from_another_thread_ends_after_the_present_step(few):
             cancel.wait()  # the other thread sets it before this step is over
 
     worker = threading.Thread(
-        target=lambda: results.append(
-            fit(model, few, epochs=50, batch_size=100, cancel=cancel, after_step=after_step)
-        )
+        target=lambda: results.append(fit(model, few, epochs=50, batch_size=100, cancel=cancel, after_step=after_step))
     )
     worker.start()
     assert stepped.wait(120)
@@ -207,16 +205,21 @@ def test_a_damaged_checkpoint_is_refused(few, tmp_path, content):
         fit(network(), few, epochs=1, checkpoint=file)
 
 
-def test_divergence_names_the_step_and_keeps_the_last_sound_weights(few):
+@pytest.mark.parametrize(
+    ("layer", "where"),
+    [(-1, "the loss became nan at step 2"), (2, "a weight became infinite or NaN at step 3")],  # behind the rectifier
+)
+def test_divergence_names_the_step_and_keeps_the_last_sound_weights(few, layer, where):
     model, at_epoch_end = network(), []
 
     def spoil(step):
         if step == 3:
             at_epoch_end.extend(model.get_weights())
         if step == 4:
-            model.layers[2].kernel.assign(np.full(model.layers[2].kernel.shape, np.nan, np.float32))
+            kernel = model.layers[layer].kernel
+            kernel.assign(np.full(kernel.shape, np.nan, np.float32))
 
-    with pytest.raises(TrainingDiverged, match=r"nan at step 2 of epoch 2.*learning_rate.*end of epoch 1"):
+    with pytest.raises(TrainingDiverged, match=rf"{where} of epoch 2.*learning_rate.*end of epoch 1"):
         fit(model, few, epochs=3, batch_size=100, after_step=spoil)
     assert all(np.array_equal(a, b) for a, b in zip(at_epoch_end, model.get_weights(), strict=True))
 

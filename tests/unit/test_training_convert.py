@@ -1,0 +1,201 @@
+"""From Keras to LiteRT: the same answers, short names, and no code of a stranger's file ever run."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from compresskit.litert import inspect
+from compresskit.litert.runtime import outputs
+
+pytestmark = pytest.mark.train
+
+tf_keras = pytest.importorskip("tf_keras")
+
+from compresskit.training import keras_files  # noqa: E402
+from compresskit.training.architectures import ARCHITECTURES, build  # noqa: E402
+from compresskit.training.convert import convert_path, main, to_checkpoint, to_keras, to_tflite  # noqa: E402
+
+LAYERS = {
+    "digit_reader": ["conv1", "conv2", "dense", "head"],
+    "lenet_300_100": ["dense1", "dense2", "head"],
+    "lenet5": ["conv1", "conv2", "dense", "head"],
+    "big_teacher": ["conv1", "conv2", "conv3", "conv4", "conv5", "dense", "head"],
+    "small_student": [
+        "conv",
+        *(f"block{i}_{kind}" for i in (1, 2, 3, 4) for kind in ("depthwise", "pointwise")),
+        "head",
+    ],
+}
+
+
+def stirred(model):
+    """Give biases and running statistics values of their own, as training would."""
+    generator = np.random.default_rng(0)
+    for weight in model.weights:
+        if len(weight.shape) == 1:
+            weight.assign(generator.uniform(0.5, 1.5, weight.shape))
+    return model
+
+
+@pytest.mark.parametrize("name", list(ARCHITECTURES))
+def test_the_file_computes_what_the_model_computes(name, digits):
+    model = stirred(build(name, seed=3))
+    tflite = to_tflite(model)
+    images = digits.test.images[:64]
+    expected = model(images[..., None].astype(np.float32) / 255, training=False).numpy()
+    assert np.abs(outputs(tflite, images) - expected).max() <= 1e-4 * np.abs(expected).max()
+    assert [layer.name for layer in inspect.layers(tflite)] == LAYERS[name]
+    names = [tensor.name.decode() for tensor in inspect.files.read(tflite).subgraphs[0].tensors]
+    assert len(set(names)) == len(names)
+    assert not [tensor for tensor in names if ";" in tensor or "StatefulPartitionedCall" in tensor]
+
+
+def test_parameters_are_those_of_the_literature():
+    counts = {"digit_reader": 421_642, "lenet_300_100": 266_610, "lenet5": 431_080}
+    assert {name: build(name).count_params() for name in counts} == counts
+    with pytest.raises(ValueError, match=r"name is 'lenet6'.*choose one of digit_reader"):
+        build("lenet6")
+
+
+def test_the_seed_decides_the_initial_weights_and_nothing_else_does():
+    first = build("small_student", seed=2)
+    tf_keras.utils.set_random_seed(99)
+    second, other = build("small_student", seed=2), build("small_student", seed=3)
+    pairs = list(zip(first.get_weights(), second.get_weights(), other.get_weights(), strict=True))
+    assert all(np.array_equal(a, b) for a, b, _ in pairs)
+    assert not any(np.array_equal(a, c) for a, _, c in pairs if a.ndim > 1)
+
+
+def test_weights_that_are_no_numbers_never_reach_the_converter():
+    model = build("lenet_300_100")
+    kernel = model.get_layer("dense2").kernel.numpy()
+    kernel[3, 4] = -np.inf
+    model.get_layer("dense2").kernel.assign(kernel)
+    with pytest.raises(ValueError, match=r"weight dense2/kernel:0 holds 1 values that are NaN or infinite"):
+        to_tflite(model)
+
+
+def test_a_checkpoint_goes_to_keras_and_back_unchanged():
+    model = stirred(build("small_student"))
+    checkpoint = to_checkpoint(model, "mine")
+    again = to_checkpoint(to_keras(checkpoint), "mine")
+    assert again.tflite == checkpoint.tflite
+    assert again.keras == checkpoint.keras
+    model.compile(optimizer="adam", loss="mse")
+    assert keras_files.to_archive(model) == checkpoint.keras  # without the optimizer
+    with pytest.raises(ValueError, match=r"'mine' was made from a \.tflite file, which cannot be trained"):
+        to_keras(type(checkpoint)("mine", checkpoint.tflite, None))
+
+
+@pytest.fixture(scope="module", params=["tf_keras", "keras"])
+def keras(request):
+    """Both generations of Keras."""
+    return pytest.importorskip(request.param)
+
+
+def sequential(keras, *layers):
+    return keras.Sequential([keras.Input((28, 28, 1)), *layers, keras.layers.Flatten(), keras.layers.Dense(10)])
+
+
+@pytest.mark.parametrize("form", ["model.keras", "model.h5", "saved_model"])
+def test_models_of_both_generations_come_in(keras, form, tmp_path, digits):
+    model = sequential(keras, keras.layers.Conv2D(4, 3, activation="relu", name="first"), keras.layers.MaxPooling2D())
+    source, target = tmp_path / form, tmp_path / "out.tflite"
+    if form != "saved_model":
+        model.save(source)
+    else:
+        model.export(source)
+    assert main([str(source), str(target)]) == 0
+    images = digits.test.images[:16]
+    expected = np.asarray(model(images[..., None].astype(np.float32) / 255))
+    assert np.abs(outputs(target.read_bytes(), images) - expected).max() < 1e-5
+    if form != "saved_model":
+        assert inspect.layers(target.read_bytes())[0].name == "first"
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+def test_a_lambda_layer_is_refused_and_its_code_not_run(keras, suffix, tmp_path, capsys):
+    trace = tmp_path / "trace"
+
+    def mischief(x, path=str(trace)):
+        __import__("pathlib").Path(path).write_text("was here")
+        return x
+
+    source = tmp_path / f"model{suffix}"
+    sequential(keras, keras.layers.Lambda(mischief, output_shape=(28, 28, 1))).save(source)
+    trace.unlink(missing_ok=True)
+    assert main([str(source), str(tmp_path / "out.tflite")]) == 1
+    lines = capsys.readouterr().out.strip().splitlines()
+    assert len(lines) == 1
+    assert "has a Lambda layer, which holds code" in json.loads(lines[0])["error"]
+    assert not trace.exists()
+    assert not (tmp_path / "out.tflite").exists()
+
+
+def altered(path: Path, change) -> Path:
+    """Change the description in a .keras archive."""
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    config = json.loads(members["config.json"])
+    change(config["config"]["layers"])
+    members["config.json"] = json.dumps(config).encode()
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("part", "sentence"),
+    [
+        (
+            {"module": "os", "class_name": "function", "config": "system", "registered_name": "function"},
+            r"os\.function",
+        ),
+        ({"module": "os", "class_name": "system", "config": {}}, r"os\.system"),
+        ({"module": "keras.utils", "class_name": "function", "config": "get_file"}, r"keras\.utils\.function"),
+        ({"module": "keras.src.saving", "class_name": "load_model", "config": {}}, r"load_model"),
+        ({"module": "builtins", "class_name": "exec", "config": "1"}, r"builtins\.exec"),
+        ({"class_name": "TFOpLambda", "config": {"function": "io.write_file"}}, r"io\.write_file"),
+        ({"class_name": "__lambda__", "config": {"value": "4wEAAAA="}}, "__lambda__"),
+        ({"class_name": "TFSMLayer", "config": {"filepath": "/somewhere"}}, "TFSMLayer"),
+    ],
+)
+def test_a_description_that_names_other_code_is_refused(keras, part, sentence, tmp_path):
+    source = tmp_path / "model.keras"
+    sequential(keras, keras.layers.Conv2D(4, 3, activation="relu")).save(source)
+
+    def change(layers):
+        layers[1]["config"]["activation"] = part
+
+    with pytest.raises(ValueError, match=sentence):
+        convert_path(altered(source, change))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("absent.keras", None, "is not a file"),
+        ("empty.keras", b"", "is not a Keras model file"),
+        ("text.h5", b"hello", "is not a Keras model file"),
+        ("cut.keras", b"PK\x03\x04", "is not a Keras model file"),
+    ],
+)
+def test_files_that_are_no_models_are_refused(name, content, sentence, tmp_path, capsys):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    assert main([str(tmp_path / name), str(tmp_path / "out.tflite")]) == 1
+    assert sentence in json.loads(capsys.readouterr().out)["error"]
+
+
+def test_folders_and_weights_alone_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"is a folder without saved_model\.pb"):
+        convert_path(tmp_path)
+    build("small_student").save_weights(tmp_path / "weights.h5")
+    with pytest.raises(ValueError, match="holds weights only"):
+        convert_path(tmp_path / "weights.h5")
