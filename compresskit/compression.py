@@ -23,7 +23,7 @@ from compresskit.litert.quantizer import LayerPlan, quantize
 from compresskit.litert.verify import check_file
 from compresskit.pruning.patterns import global_masks, unstructured_mask
 from compresskit.quantization.ranges import Method
-from compresskit.recipe import STORED_WIDTH, Prune, Quantize, Recipe
+from compresskit.recipe import Prune, Quantize, Recipe
 from compresskit.zoo import Checkpoint
 
 PROBES = 8
@@ -69,8 +69,8 @@ class Compressed:
             return self.size
         spare = 0
         for layer in self.layers:
-            bits = quantize.for_layer(layer.name).weights
-            spare += int(np.prod(layer.shape)) * (STORED_WIDTH[bits] - bits) // 8
+            settings = quantize.for_layer(layer.name)
+            spare += int(np.prod(layer.shape)) * (settings.stored - settings.weights) // 8
         return self.size - spare
 
     @cached_property
@@ -229,7 +229,7 @@ def _plan(step: Quantize, name: str) -> LayerPlan:
     settings = step.for_layer(name)
     return LayerPlan(
         bits=settings.weights,
-        stored=STORED_WIDTH[settings.weights],
+        stored=settings.stored,
         activations=settings.activations,
         granularity=settings.granularity,
         ranges=settings.ranges,

@@ -23,7 +23,8 @@ RANGES = ("minmax", "mse", "search", "octav", "percentile", "entropy")
 ACTIVATION_RANGES = ("minmax", "moving", "percentile", "mse", "octav", "entropy")
 COMPUTE = ("integer", "float")
 INTERFACES = ("same", "uint8", "float32")
-LAYER_SETTINGS = ("weights", "activations", "granularity", "ranges", "compute")
+STORES = ("auto", "int8")
+LAYER_SETTINGS = ("weights", "activations", "granularity", "ranges", "compute", "store")
 
 STORED_WIDTH = {2: 2, 3: 8, 4: 4, 5: 8, 6: 8, 7: 8, 8: 8, 16: 16, 32: 32}
 """Bits that one weight takes in the file: LiteRT has no types of 3, 5, 6 or 7 bits, so these are stored as int8."""
@@ -108,6 +109,9 @@ class Quantize:
     compute : str
         With float activations: "integer" multiplies integers and rounds the activations while running (*dynamic
         range*); "float" turns the weights back into floats first (*weight-only*): as small, not as fast, more exact.
+    store : str
+        "auto": weights in the narrowest type that LiteRT has; "int8": narrower grids in bytes all the same, for layers
+        of which LiteRT has no narrower kernel. The file is then larger than it could be (`Compressed.packed_size`).
     io : str
         What goes into the file and comes out of it when activations are integers: "same" as inside, "uint8" (pixels as
         they are), or "float32".
@@ -126,6 +130,7 @@ class Quantize:
     calibration_digits: int = 100
     activation_ranges: str = "minmax"
     compute: str = "integer"
+    store: str = "auto"
     io: str = "same"
     skip: tuple[str, ...] = ()
 
@@ -177,6 +182,11 @@ class Quantize:
         return Quantize(**merged)
 
     @property
+    def stored(self) -> int:
+        """Bits that one weight takes in the file."""
+        return 8 if self.store == "int8" and self.weights < 8 else STORED_WIDTH[self.weights]
+
+    @property
     def is_float(self) -> bool:
         """Whether nothing is to be done."""
         return self.weights == 32 and all(settings.get("weights", 32) == 32 for settings in self.layers.values())
@@ -192,35 +202,39 @@ class Quantize:
         return (*self.layers, *self.skip)
 
 
-def _check_scheme(step: str, weights: Any, activations: Any, granularity: Any, ranges: Any, compute: Any) -> None:
+def _check_scheme(
+    step: str, weights: Any, activations: Any, granularity: Any, ranges: Any, compute: Any, store: Any
+) -> None:
     """Refuse values, and combinations of them, that no `.tflite` file can hold or no LiteRT kernel computes."""
     _choice(step, "weights", weights, WEIGHT_BITS)
     _choice(step, "activations", activations, ACTIVATION_BITS)
     _choice(step, "granularity", granularity, GRANULARITIES)
     _choice(step, "ranges", ranges, RANGES)
     _choice(step, "compute", compute, COMPUTE)
+    _choice(step, "store", store, STORES)
+    in_bytes = store == "int8"
     if weights >= 16 and activations < 32:
         raise ValueError(
             f"{step}: weights of {weights} bits with activations of {activations}; integer activations need integer "
             "weights: choose weights=8, or activations=32"
         )
-    if activations == 16 and weights < 8:
+    if activations == 16 and weights < 8 and not in_bytes:
         raise ValueError(
             f"{step}: activations of 16 bits with weights of {weights}; LiteRT computes 16-bit activations with 8-bit "
-            "weights only: choose weights=8, or activations=8"
+            "weights only: choose weights=8, or activations=8, or store='int8'"
         )
-    if activations == 8 and weights == 2:
+    if activations == 8 and weights == 2 and not in_bytes:
         raise ValueError(
             f"{step}: activations of 8 bits with weights of 2; LiteRT computes 2-bit weights with activations=32 "
-            "(rounded while running) only: choose weights=4, or activations=32"
+            "(rounded while running) only: choose weights=4, or activations=32, or store='int8'"
         )
-    if granularity.startswith("block") and (weights != 4 or activations < 32 or compute == "float"):
+    if granularity.startswith("block") and (weights != 4 or activations < 32 or compute == "float" or in_bytes):
         raise ValueError(
             f"{step}: granularity is {granularity!r} with weights of {weights} bits, activations of {activations} and "
             f"compute={compute!r}; LiteRT has blocks for weights of 4 bits with activations=32 and "
             "compute='integer' only: choose granularity='channel'"
         )
-    if compute == "float" and (activations < 32 or weights == 2):
+    if compute == "float" and (activations < 32 or (weights == 2 and not in_bytes)):
         raise ValueError(
             f"{step}: compute is 'float' with weights of {weights} bits and activations of {activations}; LiteRT turns "
             "weights of 3 to 8 bits back into floats, with activations=32: choose these, or compute='integer'"

@@ -127,6 +127,11 @@ def test_odd_widths_use_only_their_grid_and_say_what_they_would_pack_to(reader: 
         (ck.Quantize(layers={"head": {"weights": 32, "activations": 32}}), "int8 int8 int8 float32"),
         (ck.Quantize(skip=["conv1", "head"]), "float32 int8 int8 float32"),
         (ck.Quantize(io="uint8"), "int8 int8 int8 int8"),
+        (ck.Quantize(4, 16, store="int8"), "int8 int8 int8 int8"),
+        (
+            ck.Quantize(8, 8, layers={"dense": {"weights": 2, "store": "int8", "ranges": "octav"}}),
+            "int8 int8 int8 int8",
+        ),
         (ck.Quantize(io="float32"), "int8 int8 int8 int8"),
         (ck.Quantize(4, 32, compute="float"), "int4 int4 int4 int4"),
         (ck.Quantize(8, 32, layers={"dense": {"weights": 4, "granularity": "block32"}}), "int8 int8 int4 int8"),

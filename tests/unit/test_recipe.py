@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import compresskit as ck
-from compresskit.recipe import ACTIVATION_BITS, ACTIVATION_RANGES, RANGES, SCOPES, WEIGHT_BITS
+from compresskit.recipe import ACTIVATION_BITS, ACTIVATION_RANGES, RANGES, SCOPES, STORES, WEIGHT_BITS
 
 NAMES = st.text(alphabet="abcxyz_0123456789", min_size=1, max_size=8)
 
@@ -35,7 +35,11 @@ def quantizes(draw: st.DrawFn) -> ck.Quantize:
     widths = st.sampled_from([bits for bits in WEIGHT_BITS if allowed(bits, activations)])
     layer = st.fixed_dictionaries(
         {"weights": widths},
-        optional={"granularity": st.sampled_from(["channel", "tensor"]), "ranges": st.sampled_from(RANGES)},
+        optional={
+            "store": st.sampled_from(STORES),
+            "granularity": st.sampled_from(["channel", "tensor"]),
+            "ranges": st.sampled_from(RANGES),
+        },
     )
     return ck.Quantize(
         draw(widths),
