@@ -105,7 +105,7 @@ def choice_of(label: str, options: Sequence[tuple[str, Any]], value: Any, name: 
 
 
 def list_of(label: str, options: Sequence[tuple[str, Any]], value: Any, name: str) -> ipywidgets.Dropdown:
-    """Make a drop-down list."""
+    """Make a drop-down list; no option's value may be None, which ipywidgets takes for "nothing chosen"."""
     return _field(ipywidgets.Dropdown(description=label, options=list(options), value=value), name)
 
 
@@ -118,6 +118,7 @@ def button_of(label: str, name: str, *, primary: bool = False) -> ipywidgets.But
 
 
 def _field(control: Any, name: str) -> Any:
+    control.tooltip = control.description  # or the page shows the word "null" on hover
     control.add_class("ck-field")
     control.add_class(name)
     return control

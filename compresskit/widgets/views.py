@@ -134,7 +134,7 @@ def tradeoff_figure(original: Mark | None, marks: Sequence[Mark], current: Mark 
             "tickvals": [100 - tick for tick in ACCURACY_TICKS],
             "ticktext": [f"{tick:g} %" for tick in ACCURACY_TICKS],
         },
-        "margin": {"l": 66, "r": 14, "t": 34, "b": 46},
+        "margin": {"l": 66, "r": 30, "t": 34, "b": 46},
     }  # fmt: skip
     return figure(traces, layout)
 
@@ -190,17 +190,18 @@ def weights_figure(view: WeightView | None) -> dict[str, Any]:
              "y": [*view.before.tolist(), 0], "line": {"shape": "hv", "color": BEFORE, "width": 1.8},
              "hovertemplate": "%{y:,} weights near %{x:.3f} before<extra></extra>"},
             {"type": "scatter", "mode": "markers", "name": "values the grid allows", "x": view.grid.tolist(),
-             "y": [0.75] * len(view.grid), "hovertemplate": "the grid has a value at %{x:.4f}<extra></extra>",
+             "y": [0.62] * len(view.grid), "hovertemplate": "the grid has a value at %{x:.4f}<extra></extra>",
              "marker": {"symbol": "line-ns-open", "size": 9, "color": CURRENT,
                         "line": {"width": 1.6 if len(view.grid) < 64 else 0.8}}},
         ]  # fmt: skip
     powers = range(math.ceil(math.log10(top)))
     layout = {
         "xaxis": {"title": {"text": "value of a weight"}, "nticks": 7},
-        "yaxis": {"type": "log", "range": [math.log10(0.55), math.log10(top)], "title": {"text": "weights"},
+        "yaxis": {"type": "log", "range": [math.log10(0.45), math.log10(top)], "title": {"text": "weights"},
                   "tickvals": [10**power for power in powers], "ticktext": [f"{10**power:,}" for power in powers]},
-        "margin": {"l": 62, "r": 8, "t": 30, "b": 44},
+        "margin": {"l": 62, "r": 12, "t": 8, "b": 44},
         "bargap": 0,
+        "showlegend": False,
     }  # fmt: skip
     return figure(traces, layout)
 
@@ -219,8 +220,21 @@ def weights_note(view: WeightView | None, bits: int) -> str:
     return f"{share} Step of the grid: {step:.4f}.{whose}"
 
 
-def layers_table(before: Sequence[Layer], after: Sequence[Layer]) -> str:
-    """Make an HTML table of the bytes of each layer, before and after, as numbers and as bars."""
+def layers_table(before: Sequence[Layer], after: Sequence[Layer], files: tuple[int, int]) -> str:
+    """Make an HTML table of the bytes of each layer, before and after, as numbers and as bars.
+
+    Parameters
+    ----------
+    before, after
+        The layers of the original and of the small file.
+    files
+        Bytes of the two files, for the last row.
+
+    Returns
+    -------
+    str
+        HTML; kB are 1,000 bytes.
+    """
     largest = max(layer.bytes for layer in before)
     rows = []
     for old, new in zip(before, after, strict=True):
@@ -231,14 +245,19 @@ def layers_table(before: Sequence[Layer], after: Sequence[Layer]) -> str:
         rows.append(
             f'<tr><td title="{html.escape(old.op)}"><b>{html.escape(old.name)}</b></td>'
             f'<td><span class="ck-bars" aria-hidden="true">{bars}</span></td>'
-            f'<td class="ck-number">{kilobytes(old.bytes)}</td><td class="ck-number">{kilobytes(new.bytes)}</td>'
+            f'<td class="ck-number">{old.bytes / 1000:,.1f}</td><td class="ck-number">{new.bytes / 1000:,.1f}</td>'
             f'<td class="ck-number">{html.escape(new.dtype)}</td>'
             f'<td class="ck-number">{100 * new.sparsity:.0f} %</td></tr>'
         )
-    widths = "".join(f'<col style="width:{width}">' for width in ("17%", "27%", "17%", "16%", "13%", "10%"))
+    widths = "".join(f'<col style="width:{width}">' for width in ("17%", "26%", "19%", "16%", "12%", "10%"))
     head = "".join(
         f'<th scope="col"{" class=ck-number" if place > 1 else ""}>{name}</th>'
-        for place, name in enumerate(("layer", "", "before", "after", "as", "zero"))
+        for place, name in enumerate(("layer", "", "before, kB", "after, kB", "as", "zero"))
+    )
+    rows.append(
+        '<tr><td colspan="2">the whole file</td>'
+        + "".join(f'<td class="ck-number"><b>{size / 1000:,.1f}</b></td>' for size in files)
+        + "<td></td><td></td></tr>"
     )
     return (
         f'<table class="ck-table"><colgroup>{widths}</colgroup><thead><tr>{head}</tr></thead>'

@@ -52,8 +52,9 @@ ACTIVATIONS: Final = (("8 bits", 8), ("16 bits", 16), ("float", 32))
 SCOPES: Final = (("each layer", "layer"), ("whole network", "global"))
 GRANULARITIES: Final = (("each channel", "channel"), ("whole layer", "tensor"))
 RANGES: Final = (("min to max", "minmax"), ("least error", "mse"), ("OCTAV", "octav"))
-AXES: Final = (("file", "file"), ("zipped", "zipped"))
+AXES: Final = (("of the file", "file"), ("of the file, zipped", "zipped"))
 AXIS_TITLES: Final = {"file": "size of the file", "zipped": "size of the file, zipped (DEFLATE)"}
+NO_POINT: Final = ("choose a point of the plot", "")
 REMEMBERED_FILES: Final = 8
 
 
@@ -218,9 +219,9 @@ class Workbench(Panel):
         for control in self._controls.values():
             self._watch(control, self._on_control)
         self._status = Status()
-        self._axis = choice_of("Size of", AXES, "file", "ck-axis")
+        self._axis = choice_of("Size in the plot", AXES, "file", "ck-axis")
         self._watch(self._axis, self._on_axis)
-        self._back = list_of("Go back to", [("a point of the plot", None)], None, "ck-back")
+        self._back = list_of("Go back to", [NO_POINT], NO_POINT[1], "ck-back")
         self._watch(self._back, self._on_back)
         self._tradeoff = Chart(
             views.tradeoff_figure(None, [], None, AXIS_TITLES["file"]), height=430, lock=self.lock,
@@ -235,7 +236,7 @@ class Workbench(Panel):
             views.weights_figure(None), height=250, lock=self.lock, label="Histogram of the weights"
         )
         self._histogram_note = markup(_note(""))
-        self._table = markup(views.layers_table(self.checkpoint.layers, self.checkpoint.layers))
+        self._table = markup(self._layers(self.checkpoint))
         self._strip = markup('<div class="ck-digits"></div>')
         self._strip_note = markup(_note("Reading"))
         self._toolbar = Toolbar(self._download)
@@ -246,11 +247,12 @@ class Workbench(Panel):
         self._frame(self._rows(clear, reset), self._names())
 
     def _rows(self, clear: Any, reset: Any) -> list[Any]:
-        controls = classed(ipywidgets.VBox([*self._controls.values()]), "ck-controls")
-        plot = classed(ipywidgets.VBox([self._status, self._tradeoff, self._bar()]), "ck-grow", "ck-stack")
+        rule = markup('<hr class="ck-rule">')
+        controls = classed(ipywidgets.VBox([*self._controls.values(), rule, self._axis, self._back]), "ck-controls")
+        plot = classed(ipywidgets.VBox([self._status, self._tradeoff]), "ck-grow", "ck-stack")
         cards = [
             [_heading("Bytes by layer", _LEGEND), self._table],
-            [_heading("Weights of a layer"), self._layer, self._histogram, self._histogram_note],
+            [_heading("Weights of a layer", _WEIGHTS_LEGEND), self._layer, self._histogram, self._histogram_note],
             [_heading("Digits that it misreads now"), self._strip_note, self._strip],
         ]
         buttons = classed(ipywidgets.HBox([clear, reset]), "ck-row", "ck-buttons")
@@ -263,14 +265,11 @@ class Workbench(Panel):
             classed(ipywidgets.HBox([self._toolbar, buttons]), "ck-row", "ck-foot"),
         ]
 
-    def _bar(self) -> Any:
-        return classed(ipywidgets.HBox([self._axis, self._back]), "ck-row", "ck-bar-row")
-
     def _names(self) -> dict[str, str]:
         return {
             ".ck-sparsity": "Weights set to zero", ".ck-scope": "Zero the smallest weights of",
             ".ck-weights": "Bits of a weight", ".ck-activations": "Bits between the layers",
-            ".ck-granularity": "One scale for", ".ck-ranges": "Range of the grid", ".ck-axis": "Size of",
+            ".ck-granularity": "One scale for", ".ck-ranges": "Range of the grid", ".ck-axis": "Size in the plot",
             ".ck-back": "Go back to a point of the plot", ".ck-layer": "Layer whose weights are shown",
         }  # fmt: skip
 
@@ -279,7 +278,7 @@ class Workbench(Panel):
         text = f"{self.checkpoint.name}: {parameters:,} parameters, {kilobytes(self.checkpoint.size)} as a float file"
         text += f". {self.test.notice}" if self.test.notice else ""
         return (
-            '<h3 class="ck-title">Make it small</h3>'
+            '<h3 class="ck-title">Workbench</h3>'
             f'<div class="ck-subtitle">{html.escape(text)}</div>'
         )  # fmt: skip
 
@@ -338,7 +337,7 @@ class Workbench(Panel):
     def _on_back(self, change: Any) -> None:
         visit = change["new"]
         if isinstance(visit, Visit):
-            self._back.value = None
+            self._back.value = NO_POINT[1]
             self.move_to(visit.setting)
 
     def _on_click(self, curve: int, place: int) -> None:
@@ -434,7 +433,7 @@ class Workbench(Panel):
         point = self.point
         if point is None or not current:
             return
-        self._table.value = views.layers_table(self.checkpoint.layers, point.compressed.layers)
+        self._table.value = self._layers(point.compressed)
         self._draw_weights()
         digits = self.test if point.exact else self._sample
         wrong = newly_misread(self._references[point.exact], point.score, digits)
@@ -445,12 +444,16 @@ class Workbench(Panel):
         self._toolbar.code = python_of(self.checkpoint.name, point.compressed.recipe, self._toolbar.file_name)
         self._list_visits()
 
+    def _layers(self, small: Compressed | Checkpoint) -> str:
+        sizes = (self.checkpoint.size, small.size)
+        return views.layers_table(self.checkpoint.layers, small.layers, sizes)
+
     def _list_visits(self) -> None:
         entries = [
             (f"{kilobytes(visit.size)}, {percent(visit.accuracy)}: {visit.setting.describe()}", visit)
             for visit in self._visits.values()
         ]
-        options = [("a point of the plot", None), *entries]
+        options = [NO_POINT, *entries]
         if list(self._back.options) != options:
             self._back.options = options
 
@@ -494,27 +497,35 @@ class Workbench(Panel):
         return f"{text}; {what}: {point.compressed.size:,} bytes, {percent(point.score.accuracy)} of {point.score.n:,}"
 
     def _picture(self) -> Picture:
-        made = Picture(820, 640, self._summary())
-        made.text(20, 34, f"Make it small: {self.checkpoint.name}", size=18, bold=True)
+        made = Picture(820, 652, self._summary())
+        made.text(20, 34, f"Workbench: {self.checkpoint.name}", size=18, bold=True)
         star, point = self._star("file"), self.point
         if star is None or point is None:
             made.text(20, 62, "Run this cell to see the panel.", ink="muted")
             return made
         size = point.compressed.size
-        text = f"{point.setting.describe()}: {percent(point.score.accuracy)} of {point.score.n:,} digits, "
-        made.text(20, 58, f"{text}{kilobytes(size)}, {times_smaller(star.size, size)}", size=13)
+        score = f"{percent(point.score.accuracy)} of {point.score.n:,} digits"
+        made.text(20, 58, f"{score}, {kilobytes(size)}, {times_smaller(star.size, size)}", size=14)
+        made.text(20, 78, point.setting.describe(), size=13, ink="muted")
         marks = [visit.mark("file") for visit in self._visits.values()]
-        made.place(views.tradeoff_picture(star, marks, AXIS_TITLES["file"], 780, 340), 20, 78)
-        made.text(20, 446, "Bytes by layer, before and after", size=13, bold=True)
+        made.place(views.tradeoff_picture(star, marks, AXIS_TITLES["file"], 780, 340), 20, 92)
+        made.text(20, 460, "Bytes by layer, before and after", size=13, bold=True)
         table = views.layers_picture(self.checkpoint.layers[:4], point.compressed.layers[:4], 780)
-        made.place(table, 20, 456)
-        made.text(20, 622, "A still picture. Run the cell for the live panel.", size=11, ink="muted")
+        made.place(table, 20, 470)
+        made.text(20, 636, "A still picture. Run the cell for the live panel.", size=11, ink="muted")
         return made
 
 
 _LEGEND: Final = (
     '<div class="ck-legend"><span><span class="ck-key ck-before"></span>before</span>'
     '<span><span class="ck-key ck-after"></span>after</span></div>'
+)
+
+
+_WEIGHTS_LEGEND: Final = (
+    '<div class="ck-legend"><span><span class="ck-key ck-line"></span>before</span>'
+    '<span><span class="ck-key ck-after"></span>after</span>'
+    '<span><span class="ck-key ck-ticks"></span>values the grid allows</span></div>'
 )
 
 

