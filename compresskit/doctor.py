@@ -76,7 +76,10 @@ def examine() -> tuple[Finding, ...]:
 
 
 def report(findings: tuple[Finding, ...]) -> str:
-    """Set findings in plain text: a line each, and what to do below a problem."""
+    """Set findings in plain text: a line each, and what to do below a problem.
+
+    What is well is told without this computer's paths, since the text stays in saved notebooks.
+    """
     width = max(len(finding.about) for finding in findings)
     lines = []
     for finding in findings:
@@ -95,7 +98,7 @@ def look_at_python() -> Iterator[Finding]:
     """Look whether this is a Python that the packages are built for."""
     version = ".".join(map(str, sys.version_info[:3]))
     if (3, 11) <= sys.version_info[:2] <= (3, 13):
-        yield Finding("Python", OK, f"Python {version} in {sys.prefix}")
+        yield Finding("Python", OK, f"Python {version}")
     else:
         again = "Make the environment anew with one of these: make setup PYTHON=python3.12"
         yield Finding("Python", PROBLEM, f"This is Python {version}; the course needs 3.11, 3.12 or 3.13.", again)
@@ -181,7 +184,7 @@ def look_at_digits() -> Iterator[Finding]:
         yield Finding("digits", NOTE, sentence, "Fetch it now, while there is a network: compresskit fetch")
         return
     if digits.complete:
-        yield Finding("digits", OK, f"full MNIST, from {digits.source}")
+        yield Finding("digits", OK, "full MNIST, 70,000 digits")
     else:
         yield Finding("digits", PROBLEM, f"{digits.notice}.", "With a network: compresskit fetch")
 
@@ -212,9 +215,8 @@ def look_at_browser() -> Iterator[Finding]:
     """Look, for developers, whether there is a Chromium for the browser tests."""
     if installed("playwright") is None:
         return
-    found = find_chromium()
-    if found:
-        yield Finding("Chromium", OK, f"for the browser tests: {found}")
+    if find_chromium():
+        yield Finding("Chromium", OK, "there is one, for the browser tests")
     else:
         sentence = "There is no Chromium, so make test skips the browser tests; lessons do not need it."
         yield Finding("Chromium", NOTE, sentence, "On Debian and Ubuntu: sudo apt-get install chromium")
