@@ -239,7 +239,7 @@ def clean_outputs(cell: Cell) -> list[Any]:
         If a widget carries nothing else to look at. Cells whose outputs are not compared may show such widgets
         (progress bars): there they are left out.
     """
-    kept = []
+    kept: list[Any] = []
     for output in cell.outputs:
         data = output.get("data", {})
         if data.pop(WIDGET_VIEW, None) is not None and not any(kind in data for kind in READABLE_WITHOUT_KERNEL):
@@ -250,7 +250,11 @@ def clean_outputs(cell: Cell) -> list[Any]:
                 f"kernel; give it one of {', '.join(READABLE_WITHOUT_KERNEL)}, or tag the cell {IGNORED}"
             )
         output.get("metadata", {}).clear()
-        kept.append(output)
+        last = kept[-1] if kept else {}
+        if output.output_type == "stream" and last.get("name") == output.name:
+            last["text"] += output.text  # a cell that takes its time sends its lines one by one
+        else:
+            kept.append(output)
     return kept
 
 

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from compresskit.course.checks import Case, Exercise, Mistake
-from compresskit.quantization.affine import affine_grid
 
 # -- scale and zero point -----------------------------------------------------------------------------------------
 
@@ -75,12 +74,12 @@ SCALE = Exercise(
         Mistake(
             _off_by_one,
             "There are 2^bits levels, but one gap less between them: divide by 2^bits - 1. With 255 gaps of a byte "
-            "the error is small, with the 3 gaps of 2 bits it is not.",
+            "the error is small, with 3 gaps it is not.",
         ),
         Mistake(
             _without_zero,
-            "The range is not widened to contain zero. For 0.5 to 2 the real number 0 would lie off the grid, and every "
-            "padded or pruned zero with it.",
+            "The range is not widened to contain zero. For 0.5 to 2 the real number 0 would lie off the grid, and "
+            "every padded or pruned zero with it.",
         ),
         Mistake(_unrounded, "The zero point is an integer of the grid: round it."),
         Mistake(_truncated, "`int` cuts off; the nearest integer is wanted: `round`."),
@@ -287,8 +286,7 @@ SNR = Exercise(
 
 def store(weights: Any) -> tuple[Any, float, int]:
     """Give unsigned 8-bit integers, scale and zero point for any weights."""
-    grid = affine_grid(float(np.min(weights)), float(np.max(weights)), 8, signed=False)
-    scale, zero_point = float(grid.scale), int(grid.zero_point)
+    scale, zero_point = scale_and_zero_point(float(np.min(weights)), float(np.max(weights)), 8)
     return quantize(np.asarray(weights, np.float64), scale, zero_point, 0, 255), scale, zero_point
 
 
@@ -308,9 +306,10 @@ def _least_first(weights: Any) -> tuple[Any, float, int]:
 
 
 def _matrices(rng: np.random.Generator) -> Iterator[Case]:
-    yield (np.array([[1.0, 2.0], [3.0, 4.0]]),)
-    yield (np.array([[-1.0, 0.5], [0.25, 2.0]]),)
-    yield (np.array([[-4.0, -3.0], [-2.0, -1.0]]),)
+    # No value lies half way between two levels: there the last bit of the scale decides, and no answer is wrong.
+    yield (np.array([[1.0, 2.0], [3.0, 4.3]]),)
+    yield (np.array([[-1.0, 0.4], [0.3, 2.0]]),)
+    yield (np.array([[-4.3, -3.0], [-2.0, -1.0]]),)
     for _ in range(5):
         yield (rng.normal(float(rng.normal()), 1, (3, 4)).round(4),)
 
@@ -329,8 +328,8 @@ STORE = Exercise(
         ),
         Mistake(
             _least_first,
-            "The smallest weight is at integer 0, but then the real 0 is at -low / scale. That is the zero point, and it "
-            "must be an integer of the grid: widen the range to contain 0, and round.",
+            "The smallest weight is at integer 0, but then the real 0 is at -low / scale. That is the zero point, and "
+            "it must be an integer of the grid: widen the range to contain 0, and round.",
         ),
         Mistake(
             lambda weights: (store(weights)[0] + 0.3, *store(weights)[1:]),

@@ -22,8 +22,7 @@ from compresskit.quiet import stderr_held_back
 WORKERS = min(2, os.cpu_count() or 1)
 """Interpreters that share the inputs of one run; two are enough for ten thousand digits in a tenth of a second."""
 
-_greeted = threading.Event()
-"""Set once LiteRT has said on standard error, as it does once in a process, that it uses XNNPACK."""
+_greeting, _greeted = threading.Lock(), threading.Event()
 
 _BATCH_ELEMENTS = 100_000
 _LARGEST_BATCH = 125
@@ -137,11 +136,18 @@ def _interpreter(tflite: bytes, threads: int, reference: bool) -> Any:
 
     kind = OpResolverType.BUILTIN_REF if reference else OpResolverType.AUTO
     made = Interpreter(model_content=tflite, num_threads=threads, experimental_op_resolver_type=kind)
-    if not reference and not _greeted.is_set():
-        _greeted.set()
-        with stderr_held_back():
-            made.allocate_tensors()
+    if not reference:
+        _let_greet(made)
     return made
+
+
+def _let_greet(interpreter: Any) -> None:
+    """LiteRT says once in a process, on standard error, that it uses XNNPACK: let it, unheard."""
+    with _greeting:
+        if not _greeted.is_set():
+            with stderr_held_back():
+                interpreter.allocate_tensors()
+            _greeted.set()
 
 
 def _form(details: Any) -> TensorForm:

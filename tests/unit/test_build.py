@@ -184,6 +184,15 @@ def test_widget_views_go_and_pictures_stay():
     assert set(output.data) == {"image/png", "text/plain"}
 
 
+def test_lines_that_came_one_by_one_are_one_output():
+    outputs = [
+        nbformat.v4.new_output("stream", name=name, text=text)
+        for name, text in (("stdout", "a\n"), ("stdout", "b\n"), ("stderr", "c\n"))
+    ]
+    found = clean_outputs(nbformat.v4.new_code_cell("print()", outputs=outputs))
+    assert [(output.name, output.text) for output in found] == [("stdout", "a\nb\n"), ("stderr", "c\n")]
+
+
 def test_a_widget_without_a_picture_is_refused_unless_the_cell_is_not_compared():
     cell = nbformat.v4.new_code_cell("show()", outputs=[widget_output()])
     with pytest.raises(LessonError, match="no picture"):
