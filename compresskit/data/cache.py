@@ -56,8 +56,13 @@ def read(path: Path) -> Bytes:
     ValueError, OSError
         When it cannot be read, or is not packed MNIST.
     """
-    # Asked for by its base class, because np.memmap's own repr and pickling surprise.
-    packed = np.load(path, mmap_mode="r", allow_pickle=False).view(np.ndarray)
+    try:
+        # Viewed as its base class, because np.memmap's own repr and pickling surprise.
+        packed = np.load(path, mmap_mode="r", allow_pickle=False).view(np.ndarray)
+    except FileNotFoundError:
+        raise
+    except OSError:  # some shared folders cannot be mapped, only read
+        packed = np.load(path, allow_pickle=False)
     if not mnist.is_packed_mnist(packed):
         raise ValueError(f"{path} is damaged: its bytes are not those of MNIST")
     return cast(Bytes, packed)

