@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compresskit.litert import model as files
-from compresskit.litert.runtime import Session, batch_size, encode
+from compresskit.litert.runtime import WORKERS, Session, batch_size, encode
 from compresskit.quantization.histogram import Histogram
 from compresskit.quantization.ranges import Method, choose_range
 
@@ -38,7 +38,8 @@ def _batches(tflite: bytes, images: NDArray[Any], weights: Weights) -> Iterator[
     if len(images) == 0:
         raise ValueError("calibration: there are no digits; give at least one")
     exposed, _, _ = _exposed(tflite)
-    session = Session(files.replace_constants(exposed, weights), min(len(images), batch_size(images.shape[1:])))
+    size = min(len(images), batch_size(images.shape[1:]))
+    session = Session(files.replace_constants(exposed, weights), size, threads=WORKERS)
     for start in range(0, len(images), session.batch):
         chunk = encode(images[start : start + session.batch], session.inputs[0])
         count = len(chunk)

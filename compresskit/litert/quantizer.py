@@ -103,14 +103,32 @@ def quantize(
         If an operator cannot be quantized as planned; the sentence names it.
     """
     _register()
-    from ai_edge_quantizer import model_modifier, params_generator
+    from ai_edge_quantizer import params_generator
     from ai_edge_quantizer.utils import tfl_flatbuffer_utils
 
     model = tfl_flatbuffer_utils.read_model(bytearray(tflite))
     table = _table(model, plans, activations, ranges or {}, io)
     calibration = {name: {"min": _value(low), "max": _value(high)} for name, (low, high) in (ranges or {}).items()}
     parameters = params_generator.ParamsGenerator(model).generate_quantization_parameters(table, calibration, False)
-    return files.write(files.read(bytes(model_modifier.ModelModifier(model).modify_model(parameters))))
+    return files.write(_modifier()(model).modify_model(parameters))
+
+
+@functools.cache
+def _modifier() -> Any:
+    """Make ai-edge-quantizer's graph editor hand over its result as objects.
+
+    It would write them to a file with the large buffers outside, which had to be read and written once more.
+    """
+    from ai_edge_quantizer.model_modifier import ModelModifier
+
+    class Modifier(ModelModifier):  # type: ignore[misc]
+        def _serialize_model(self, quantized_model: ModelT, *_: Any, **__: Any) -> ModelT:
+            return quantized_model
+
+        def _serialize_small_model(self, quantized_model: ModelT) -> ModelT:
+            return quantized_model
+
+    return Modifier
 
 
 def _value(number: float) -> NDArray[np.float32]:
