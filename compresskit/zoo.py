@@ -274,8 +274,8 @@ def _converted(path: Path, name: str) -> Checkpoint:
         if done.returncode != 0:
             raise ValueError(f"{path.name} cannot be used: {_reason(done)}")
         checkpoint = _checked(name, target.read_bytes(), path.name)
-    archive = path.read_bytes() if path.suffix == ".keras" and _is_keras_2_archive(path) else None
-    return replace(checkpoint, keras=archive)
+        archive = target.with_suffix(".keras")  # missing if Keras 2, which training uses, has no twin of the model
+        return replace(checkpoint, keras=archive.read_bytes() if archive.is_file() else None)
 
 
 def _reason(done: subprocess.CompletedProcess[str]) -> str:
@@ -287,15 +287,6 @@ def _reason(done: subprocess.CompletedProcess[str]) -> str:
         if "No module named 'tensorflow'" in done.stderr or "No module named 'tf_keras'" in done.stderr:
             return "converting a Keras model needs TensorFlow: install compresskit[train], or bring a .tflite"
         return f"the converter crashed (exit code {done.returncode})"
-
-
-def _is_keras_2_archive(path: Path) -> bool:
-    """Whether training, which uses Keras 2, can open the archive."""
-    import zipfile
-
-    with zipfile.ZipFile(path) as archive:
-        version = str(json.loads(archive.read("metadata.json")).get("keras_version", ""))
-    return version.startswith("2.")
 
 
 def _checked(name: str, tflite: bytes, called: str) -> Checkpoint:

@@ -1,8 +1,9 @@
 """From Keras to a float ``.tflite`` file, and between models and checkpoints.
 
 Run as a program, ``python -m compresskit.training.convert IN OUT`` turns a ``.keras`` or ``.h5`` file or a SavedModel
-folder into a ``.tflite``; the live half starts it in a process of its own, so that a crash of the converter is an
-error message there. It prints one line of JSON: ``{"error": ...}`` on failure, and exits with 1.
+folder into a ``.tflite`` and, if the model can be trained further here, a ``.keras`` beside it. The live half starts it
+in a process of its own, so that a crash of the converter is an error message there. It prints one line of JSON:
+``{"error": ...}`` on failure, and exits with 1.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from ai_edge_litert.tools import flatbuffer_utils
 
 from compresskit.atomic import write_atomically
 from compresskit.training import keras_files
+from compresskit.training.graphs import from_keras3
 
 if TYPE_CHECKING:
     from compresskit.zoo import Checkpoint
@@ -141,18 +143,37 @@ def to_keras(checkpoint: Checkpoint) -> tf_keras.Model:
     return keras_files.from_archive(checkpoint.keras)
 
 
-def convert_path(source: Path) -> bytes:
-    """Convert a ``.keras`` or ``.h5`` file or a SavedModel folder to the bytes of a float ``.tflite``."""
+def convert_path(source: Path) -> tuple[bytes, bytes | None]:
+    """Convert a ``.keras`` or ``.h5`` file or a SavedModel folder.
+
+    Returns
+    -------
+    tuple of bytes and (bytes or None)
+        The float ``.tflite``, and a Keras 2 archive that training can go on from: None for a SavedModel, and for a
+        Keras 3 model that has no exact twin in Keras 2.
+
+    Raises
+    ------
+    ValueError
+        If the source is no model, carries code, or cannot be converted.
+    """
     if source.is_dir():
         if not (source / "saved_model.pb").is_file():
             raise ValueError(
                 f"{source} is a folder without saved_model.pb: give a SavedModel, a .keras or an .h5 file."
             )
         try:
-            return bytes(tf.lite.TFLiteConverter.from_saved_model(str(source)).convert())
+            return bytes(tf.lite.TFLiteConverter.from_saved_model(str(source)).convert()), None
         except Exception as error:
             raise ValueError(f"{source.name} cannot be converted: {_first_line(error)}") from error
-    return to_tflite(keras_files.load(source))
+    model = keras_files.load(source)
+    refuse_non_finite(model)
+    if not isinstance(model, tf_keras.Model):
+        try:
+            model = from_keras3(model)
+        except ValueError:  # it can be compressed all the same, only not trained
+            return to_tflite(model), None
+    return to_tflite(model), keras_files.to_archive(model)
 
 
 def _first_line(error: Exception) -> str:
@@ -166,13 +187,15 @@ def main(arguments: list[str] | None = None) -> int:
         prog="python -m compresskit.training.convert", description="Keras to float .tflite"
     )
     parser.add_argument("source", type=Path, help="a .keras or .h5 file, or a SavedModel folder")
-    parser.add_argument("target", type=Path, help="the .tflite file to write")
+    parser.add_argument("target", type=Path, help="the .tflite file to write; a .keras archive goes beside it")
     given = parser.parse_args(arguments)
     try:
         with contextlib.redirect_stdout(sys.stderr):  # Keras 3 and TensorFlow are talkative
-            tflite = convert_path(given.source)
-        with write_atomically(given.target) as file:
-            file.write(tflite)
+            tflite, archive = convert_path(given.source)
+        for path, content in ((given.target.with_suffix(".keras"), archive), (given.target, tflite)):
+            if content is not None:
+                with write_atomically(path) as file:
+                    file.write(content)
     except Exception as error:  # whatever it is, the parent process gets a sentence
         message = str(error) if isinstance(error, ValueError) else _first_line(error)
         print(json.dumps({"error": message}))

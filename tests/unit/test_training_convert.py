@@ -116,6 +116,8 @@ def test_models_of_both_generations_come_in(keras, form, tmp_path, digits):
     assert np.abs(outputs(target.read_bytes(), images) - expected).max() < 1e-5
     if form != "saved_model":
         assert inspect.layers(target.read_bytes())[0].name == "first"
+        trainable = keras_files.from_archive(target.with_suffix(".keras").read_bytes())
+        assert np.abs(np.asarray(trainable(images[..., None].astype(np.float32) / 255)) - expected).max() < 1e-5
 
 
 @pytest.mark.parametrize("suffix", [".keras", ".h5"])
