@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from compresskit.litert import model as files
+from compresskit.litert.inspect import sites
 from compresskit.litert.model import ModelT
 from compresskit.litert.runtime import WORKERS
 from compresskit.quantization import integer
@@ -111,7 +112,8 @@ def integer_model(tflite: bytes) -> IntegerModel:
     if not ops:
         raise ValueError("tflite: no operator computes in integers; quantize weights and activations to int8 first.")
     _check_chain(model, ops)
-    layers = tuple(_READERS[_kind(model, op)](model, op) for op in ops)
+    names = {id(graph.operators[site.operator]): site.name for site in sites(model)}
+    layers = tuple(_READERS[_kind(model, op)](model, op, names.get(id(op)) or _name(model, op)) for op in ops)
     first, last = graph.tensors[ops[0].inputs[0]], graph.tensors[ops[-1].outputs[0]]
     return IntegerModel(layers, files.shape(first)[1:], _grid(first), _grid(last))
 
@@ -221,7 +223,7 @@ def _window(options: Any, size: tuple[int, int]) -> Window:
     return Window(size, (options.strideH, options.strideW), dilation, padding)  # type: ignore[arg-type]
 
 
-def _convolution(model: ModelT, op: Any) -> IntegerLayer:
+def _convolution(model: ModelT, op: Any, name: str) -> IntegerLayer:
     """Read CONV_2D or DEPTHWISE_CONV_2D."""
     weights, scale, bias = _weights(model, op)
     options = op.builtinOptions
@@ -229,45 +231,45 @@ def _convolution(model: ModelT, op: Any) -> IntegerLayer:
     window = _window(options, (weights.shape[1], weights.shape[2]))
     make = IntegerConv if _kind(model, op) == "CONV_2D" else IntegerDepthwise
     zero_point = int(_grid(_input(model, op)).zero_point)
-    return make(_name(model, op), weights, bias, zero_point, window, requantizer)
+    return make(name, weights, bias, zero_point, window, requantizer)
 
 
-def _dense(model: ModelT, op: Any) -> IntegerLayer:
+def _dense(model: ModelT, op: Any, name: str) -> IntegerLayer:
     """Read FULLY_CONNECTED, whose reference kernel requantizes in double precision."""
     weights, scale, bias = _weights(model, op)
     requantizer = _requantizer(model, op, scale, "float64", op.builtinOptions.fusedActivationFunction)
-    return IntegerDense(_name(model, op), weights, bias, int(_grid(_input(model, op)).zero_point), requantizer)
+    return IntegerDense(name, weights, bias, int(_grid(_input(model, op)).zero_point), requantizer)
 
 
-def _pool(model: ModelT, op: Any) -> IntegerLayer:
+def _pool(model: ModelT, op: Any, name: str) -> IntegerLayer:
     """Read AVERAGE_POOL_2D or MAX_POOL_2D."""
     options = op.builtinOptions
     window = _window(options, (options.filterHeight, options.filterWidth))
     make = IntegerAveragePool if _kind(model, op) == "AVERAGE_POOL_2D" else IntegerMaxPool
-    return make(_name(model, op), window, *_clamp(_grid(_output(model, op)), options.fusedActivationFunction))
+    return make(name, window, *_clamp(_grid(_output(model, op)), options.fusedActivationFunction))
 
 
-def _mean(model: ModelT, op: Any) -> IntegerLayer:
+def _mean(model: ModelT, op: Any, name: str) -> IntegerLayer:
     """Read MEAN over height and width."""
     axes = sorted(int(axis) % len(files.shape(_input(model, op))) for axis in files.stored(model, _input(model, op, 1)))
     if axes != [1, 2] or len(files.shape(_output(model, op))) != 2:
-        raise ValueError(f"tflite: MEAN {_name(model, op)!r} must go over height and width and drop them.")
+        raise ValueError(f"tflite: MEAN {name!r} must go over height and width and drop them.")
     zero_point = int(_grid(_input(model, op)).zero_point)
-    return IntegerMean(_name(model, op), zero_point, _requantizer(model, op, np.ones((), np.float32), "twice"))
+    return IntegerMean(name, zero_point, _requantizer(model, op, np.ones((), np.float32), "twice"))
 
 
-def _reshape(model: ModelT, op: Any) -> IntegerLayer:
+def _reshape(model: ModelT, op: Any, name: str) -> IntegerLayer:
     """Read RESHAPE."""
-    return IntegerReshape(_name(model, op), files.shape(_output(model, op))[1:])
+    return IntegerReshape(name, files.shape(_output(model, op))[1:])
 
 
-def _rescale(model: ModelT, op: Any) -> IntegerLayer:
+def _rescale(model: ModelT, op: Any, name: str) -> IntegerLayer:
     """Read QUANTIZE from integers to integers."""
     zero_point, kind = int(_grid(_input(model, op)).zero_point), files.DTYPES[_output(model, op).type]
-    return IntegerRescale(_name(model, op), zero_point, _requantizer(model, op, np.ones((), np.float32), "twice"), kind)
+    return IntegerRescale(name, zero_point, _requantizer(model, op, np.ones((), np.float32), "twice"), kind)
 
 
-_READERS: dict[str, Callable[[ModelT, Any], IntegerLayer]] = {
+_READERS: dict[str, Callable[[ModelT, Any, str], IntegerLayer]] = {
     "CONV_2D": _convolution,
     "DEPTHWISE_CONV_2D": _convolution,
     "FULLY_CONNECTED": _dense,

@@ -1,7 +1,7 @@
 """Histograms that can be added: what calibration keeps of the activations that came by.
 
-The bins have a width of 2^k and an edge at 0; k is the smallest at which the values fit into `BINS` bins. When larger
-values arrive, neighbouring bins are joined in pairs, exactly. So the histogram of two batches is the sum of the
+The bins have a width of 2^k and an edge at 0; k is the smallest at which 0 and all values fit into `BINS` bins. When
+larger values arrive, neighbouring bins are joined in pairs, exactly. So the histogram of two batches is the sum of the
 histograms of each, whatever their order: one pass over the digits is enough, and the batches may be of any size.
 """
 
@@ -63,7 +63,8 @@ class Histogram:
             raise ValueError("values hold NaN or infinity; look for the layer that makes them before calibrating.")
         exponent = _exponent(low, high)
         first = math.floor(math.ldexp(low, -exponent))
-        bins = np.floor(x * np.float32(2.0**-exponent)).astype(np.int64) - first
+        # In float64: a small negative number must not become -0 on the way, it belongs into bin -1.
+        bins = np.floor(np.multiply(x, 2.0**-exponent, dtype=np.float64)).astype(np.int64) - first
         return cls(exponent, first, np.bincount(bins), x.size - int(np.count_nonzero(x)), ((low, high),))
 
     def __add__(self, other: Histogram) -> Histogram:
@@ -141,7 +142,10 @@ def gather(batches: Iterable[ArrayLike]) -> Histogram:
 
 
 def _exponent(low: float, high: float) -> int:
-    """Smallest k for which the bins of width 2^k from `low` to `high` are no more than BINS."""
+    """Smallest k for which bins of width 2^k cover 0 and everything from `low` to `high` with no more than BINS."""
+    low, high = min(low, 0.0), max(high, 0.0)
+    if low == high:
+        return _SMALLEST_EXPONENT
     exponent = max(_SMALLEST_EXPONENT, math.frexp((high - low) / BINS)[1] - 2)
     while math.floor(math.ldexp(high, -exponent)) - math.floor(math.ldexp(low, -exponent)) >= BINS:
         exponent += 1

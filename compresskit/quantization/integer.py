@@ -492,6 +492,15 @@ def run(layers: Sequence[IntegerLayer], x: NDArray[Any], batch: int = 16) -> NDA
     return np.concatenate(parts)
 
 
+def trace(layers: Sequence[IntegerLayer], x: NDArray[Any]) -> list[NDArray[Any]]:
+    """Run a network and keep what each layer gives, in order."""
+    given = []
+    for layer in layers:
+        x = layer(x)
+        given.append(x)
+    return given
+
+
 def with_rounding(layers: Sequence[IntegerLayer], rounding: Rounding) -> tuple[IntegerLayer, ...]:
     """Copy a network, all its requantizers rounding in one way: "float32" makes of it what XNNPACK computes."""
     return tuple(
