@@ -261,12 +261,15 @@ def model_to_evaluate(source: str) -> Checkpoint:
 
 
 def run_build(options: argparse.Namespace) -> int:
-    """Bring the notebooks in step with the lessons, or tell which are not."""
+    """Bring the notebooks, and the course map in README.md, in step with the lessons; or tell which are not."""
+    from compresskit.course import readme
     from compresskit.course.build import build_all
 
-    changed = build_all(course_folder(), options.lessons or None, check=options.check, force=options.force)
-    for notebook in changed:
-        print(f"{'out of step' if options.check else 'built'}: {notebook}")
+    root = course_folder()
+    changed = build_all(root, options.lessons or None, check=options.check, force=options.force)
+    changed += readme.update(root, options.check)
+    for path in changed:
+        print(f"{'out of step' if options.check else 'written'}: {path}")
     if options.check and changed:
         print("Build them: make notebooks")
         return 1
