@@ -14,6 +14,7 @@ import sys
 import textwrap
 import time
 import tomllib
+import zipfile
 from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
@@ -108,6 +109,20 @@ def test_the_live_half_does_without_tensorflow():
 
 def test_the_live_half_does_without_jupyterlab_and_the_developers_tools():
     assert not closure(asked_for()) & {"jupyterlab", "pytest", "ruff", "uv", "playwright"}
+
+
+def test_the_package_carries_all_it_needs_and_stays_small(tmp_path: Path):
+    """What git tracks below compresskit/ is in the wheel, models and JavaScript too, and the wheel is below 25 MB."""
+    program = f"from hatchling.build import build_wheel; build_wheel({str(tmp_path)!r})"
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    assert wheel.stat().st_size < 25e6
+    with zipfile.ZipFile(wheel) as archive:
+        held = set(archive.namelist())
+    tracked = set(subprocess.check_output(["git", "ls-files", "compresskit"], cwd=ROOT, text=True).split())
+    assert {path for path in tracked if (ROOT / path).exists()} - held == set()
+    assert {"compresskit/py.typed", "compresskit/jupyter/labconfig/default_setting_overrides.json"} <= held
+    assert not [name for name in held if name.startswith(("tests/", "notebooks/"))]
 
 
 def test_the_set_up_covers_the_pythons_that_the_project_allows(install: ModuleType):
