@@ -181,7 +181,7 @@ class DrawAndRead(Panel):
         self._after = markup()
         self._status = Status()
         left = [self.pad, classed(ipywidgets.HBox([clear, another]), "ck-row", "ck-buttons"), self._seen]
-        bars = [classed(ipywidgets.VBox([each]), "ck-card") for each in (self._before, self._after)]
+        bars = [classed(ipywidgets.VBox([each]), "ck-half") for each in (self._before, self._after)]
         right = [
             self._status,
             classed(ipywidgets.HBox([self._sparsity, self._bits]), "ck-row", "ck-sliders"),

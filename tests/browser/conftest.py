@@ -6,9 +6,11 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import Browser
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -48,13 +50,13 @@ def browser():
         yield started
 
 
-@pytest.fixture
-def open_notebook(lab, browser, request) -> Iterator[Callable[..., NotebookPage]]:
-    """``open_notebook([cell, ...], width=1280)`` gives a page; errors in its console fail the test at the end."""
+@contextmanager
+def opener(lab: LabServer, browser: Browser, prefix: str) -> Iterator[Callable[..., NotebookPage]]:
+    """Open notebooks; at the end close them and fail on what their consoles complained of."""
     pages: list[NotebookPage] = []
 
     def open_page(cells: Sequence[str], *, width: int = 1280, height: int = 1400) -> NotebookPage:
-        name = f"{request.node.name.replace('[', '-').strip(']')}-{len(pages)}.ipynb"
+        name = f"{prefix}-{len(pages)}.ipynb"
         lab.write(name, cells)
         page = browser.new_context(
             viewport={"width": width, "height": height}, accept_downloads=True,
@@ -69,3 +71,17 @@ def open_notebook(lab, browser, request) -> Iterator[Callable[..., NotebookPage]
         page.page.context.close()
     lab.shut_down_kernels()
     assert heard == [], heard
+
+
+@pytest.fixture
+def open_notebook(lab, browser, request) -> Iterator[Callable[..., NotebookPage]]:
+    """``open_notebook([cell, ...], width=1280)`` gives a page; errors in its console fail the test at the end."""
+    with opener(lab, browser, request.node.name.replace("[", "-").strip("]")) as open_page:
+        yield open_page
+
+
+@pytest.fixture(scope="module")
+def open_shared(lab, browser, request) -> Iterator[Callable[..., NotebookPage]]:
+    """Like `open_notebook`, for a page that the tests of a module share: opening one takes seconds."""
+    with opener(lab, browser, Path(request.node.name).stem) as open_page:
+        yield open_page

@@ -228,6 +228,14 @@ class NotebookPage:
         assert not error, error
         return str(printed)
 
+    def until(self, expression: str) -> None:
+        """Wait until a Python expression holds in the kernel."""
+        for _ in range(PATIENCE // 50):
+            if self.kernel(f"print(bool({expression}))") == "True\n":
+                return
+            self.page.wait_for_timeout(50)
+        raise AssertionError(f"waited in vain for {expression}")
+
     def press(self, slider: str, *keys: str) -> None:
         """Focus the handle of the slider inside a selector, and press keys."""
         handle = self.page.locator(f"{slider} .noUi-handle").first

@@ -1,0 +1,210 @@
+"""The workbench and the drawing panel in a real JupyterLab, by mouse and by keyboard alone."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+import pytest
+
+WORKBENCH = "import compresskit as ck\nbench = ck.Workbench()\nbench"
+IDLE = "print(bench.wait(120))"
+EXACT = "() => document.querySelector('.js-plotly-plot')?.data?.[1]?.x?.length >= 1"
+
+
+def points(notebook) -> int:
+    """How many points the plot shows, previews and exact ones."""
+    data = notebook.chart(".ck-grow")["data"]
+    return len(data[1]["x"]) + len(data[2]["x"])
+
+
+@pytest.fixture(scope="module")
+def shared(open_shared):
+    """One notebook with a workbench for all tests that leave it as it was."""
+    notebook = open_shared([WORKBENCH])
+    notebook.run_all()
+    notebook.wait(EXACT)
+    return notebook
+
+
+@pytest.fixture
+def workbench(shared):
+    """The shared notebook, its workbench as at the beginning."""
+    shared.kernel("from compresskit.widgets.points import Setting")
+    shared.kernel("bench.move_to(Setting()); bench.wait(120); bench.clear()")
+    shared.wait("() => { const d = document.querySelector('.ck-grow .js-plotly-plot').data;"
+                " return d[1].x.length === 1 && d[2].x.length === 0; }")  # fmt: skip
+    return shared
+
+
+def test_a_key_moves_the_point_and_the_plot_agrees_with_a_fresh_computation(workbench):
+    notebook = workbench
+    assert points(notebook) == 1
+    notebook.press(".ck-weights", "ArrowLeft", "ArrowLeft", "ArrowLeft", "ArrowLeft")
+    notebook.wait("() => document.querySelector('.ck-grow .js-plotly-plot').data[3].x[0] < 300")
+    assert notebook.kernel(IDLE) == "True\n"
+    notebook.press(".ck-sparsity", "PageUp")
+    notebook.wait("() => Number(document.querySelector('.ck-sparsity .noUi-handle').ariaValueNow) > 0")
+    assert notebook.kernel(IDLE) == "True\n"
+    answer = notebook.kernel(
+        "import json\n"
+        "fresh = ck.compress(bench.checkpoint, bench.setting.recipe(), bench.calibration)\n"
+        "score = ck.evaluate(fresh, bench.test)\n"
+        "print(json.dumps([fresh.size / 1000, score.accuracy]))"
+    )
+    size, accuracy = json.loads(answer)
+    notebook.wait("(x) => document.querySelector('.ck-grow .js-plotly-plot').data[3].x[0] === x", size)
+    ring = notebook.chart(".ck-grow")["data"][3]
+    assert ring["customdata"][0][1] == accuracy
+    assert size < 300 and points(notebook) >= 3
+
+
+def test_controls_have_names_and_spoken_values(workbench):
+    notebook = workbench
+    page = notebook.page
+    for role, name in (
+        ("slider", "Weights set to zero"), ("slider", "Bits of a weight"), ("combobox", "Go back to a point"),
+        ("combobox", "Layer whose weights"), ("group", "Range of the grid"), ("group", "One scale for"),
+        ("button", "Download the .tflite"), ("button", "Copy the recipe"), ("button", "Clear the plot"),
+    ):  # fmt: skip
+        assert page.get_by_role(role, name=name).count() == 1, (role, name)
+    notebook.press(".ck-weights", "Home")
+    spoken = "() => document.querySelector('.ck-weights .noUi-handle').getAttribute('aria-valuetext')"
+    notebook.wait(f"() => ({spoken})() === '2 bits'")
+
+
+def test_what_cannot_be_is_a_sentence_and_nothing_jumps(workbench):
+    notebook = workbench
+    height = notebook.page.locator(".compresskit").bounding_box()["height"]
+    notebook.press(".ck-weights", "End")
+    notebook.page.get_by_text("choose weights=8, or activations=32").wait_for()
+    assert notebook.page.get_by_role("alert").count() == 1
+    assert notebook.page.locator(".ck-status").bounding_box()["height"] == 62
+    notebook.page.get_by_role("button", name="float", exact=True).click()
+    notebook.page.get_by_text("as large as the original").wait_for()
+    assert notebook.kernel(IDLE) == "True\n"
+    assert abs(notebook.page.locator(".compresskit").bounding_box()["height"] - height) < 40
+
+
+def test_a_click_on_a_point_goes_back(workbench):
+    notebook = workbench
+    notebook.press(".ck-weights", "ArrowLeft", "ArrowLeft", "ArrowLeft", "ArrowLeft")
+    notebook.wait("() => document.querySelector('.ck-grow .js-plotly-plot').data[3].x[0] < 300")
+    assert notebook.kernel(IDLE) == "True\n"
+    place = notebook.page.evaluate(
+        "() => { const p = document.querySelector('.ck-grow .js-plotly-plot');"
+        " const i = p.data[1].x.indexOf(Math.max(...p.data[1].x));"
+        " const points = p.querySelectorAll('.scatterlayer .trace')[1].querySelectorAll('.point');"
+        " const b = points[i].getBoundingClientRect();"
+        " return [b.x + b.width / 2, b.y + b.height / 2]; }"
+    )
+    notebook.page.mouse.move(place[0] - 40, place[1])
+    notebook.page.mouse.move(*place, steps=5)
+    notebook.page.locator(".hoverlayer .hovertext").wait_for()
+    assert "8-bit weights" in notebook.page.locator(".hoverlayer .hovertext").text_content()
+    notebook.page.mouse.down()
+    notebook.page.mouse.up()
+    notebook.wait("() => document.querySelector('.ck-weights .widget-readout').textContent === '8 bits'")
+    assert notebook.kernel("print(bench.setting.weights)") == "8\n"
+
+
+def test_the_file_and_the_recipe_can_be_taken_out(workbench, tmp_path):
+    notebook = workbench
+    with notebook.page.expect_download() as download:
+        notebook.page.get_by_role("button", name="Download the .tflite").click()
+    path = tmp_path / download.value.suggested_filename
+    download.value.save_as(path)
+    digest = notebook.kernel("print(bench.point.compressed.digest)").strip()
+    assert path.name == "digit_reader_w8a8.tflite"
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == digest
+    notebook.page.get_by_role("button", name="Copy the recipe").click()
+    notebook.page.get_by_text("Copied").wait_for()
+    text = notebook.page.evaluate("() => navigator.clipboard.readText()")
+    assert "ck.compress(model, ck.Recipe(ck.Quantize()), calibration=digits.train)" in text
+
+
+def test_without_a_clipboard_the_recipe_is_shown_and_selected(workbench):
+    notebook = workbench
+    notebook.page.evaluate(
+        "() => Object.defineProperty(navigator, 'clipboard', { value: { writeText: () => Promise.reject() } })"
+    )
+    notebook.page.get_by_role("button", name="Copy the recipe").click()
+    notebook.page.get_by_text("Ctrl+C").wait_for()
+    selected = notebook.page.evaluate(
+        "() => { const e = document.activeElement; return e.value.slice(e.selectionStart, e.selectionEnd); }"
+    )
+    assert "ck.Recipe" in selected
+
+
+def test_running_the_cell_again_leaves_one_workbench(workbench):
+    notebook = workbench
+    notebook.kernel("first = bench")
+    notebook.run_all()
+    notebook.wait(EXACT)
+    assert notebook.kernel("print(first.closed, bench.closed)") == "True False\n"
+    threads = "import threading; print(sum(t.name == 'compresskit-live' for t in threading.enumerate()))"
+    assert notebook.kernel(threads) == "1\n"
+    assert notebook.page.locator(".compresskit").count() == 1
+
+
+def test_a_reload_keeps_the_points(workbench):
+    notebook = workbench
+    notebook.press(".ck-weights", "ArrowLeft")
+    notebook.until("bench.wait(120) and len(bench.points) == 2 and all(visit.exact for visit in bench.points)")
+    notebook.page.evaluate("() => jupyterapp.commands.execute('docmanager:save')")
+    notebook.page.reload()
+    notebook.wait("() => document.querySelector('.ck-grow .js-plotly-plot')?.data?.[1]?.x?.length === 2")
+    notebook.wait("() => document.querySelector('.ck-weights .widget-readout').textContent.startsWith('7 bits')")
+
+
+@pytest.mark.parametrize("width", [1280, 1920])
+def test_screenshots_of_the_workbench(workbench, width):
+    """Pictures to look at; what is asserted is that nothing is cut off or lies over something else."""
+    notebook = workbench
+    notebook.page.set_viewport_size({"width": width, "height": 1750})
+    notebook.kernel(
+        "from compresskit.widgets.points import Setting\n"
+        "for setting in (Setting(0.5), Setting(weights=4), Setting(0.4, weights=4, ranges='octav'),\n"
+        "                Setting(0.7, 'global')):\n"
+        "    bench.move_to(setting); bench.wait(120)"
+    )
+    notebook.wait("() => document.querySelector('.ck-grow .js-plotly-plot').data[1].x.length === 5")
+    for dark in (False, True):
+        notebook.theme(dark)
+        notebook.screenshot(f"workbench-{width}-{'dark' if dark else 'light'}", ".compresskit")
+    cut = notebook.page.evaluate(
+        "() => [...document.querySelectorAll('.compresskit .widget-label, .compresskit button, .compresskit td')]"
+        ".filter((e) => e.offsetWidth > 0 && e.scrollWidth > e.offsetWidth + 1).map((e) => e.textContent)"
+    )
+    assert cut == []
+    colours = notebook.page.evaluate(
+        "() => { const p = document.querySelector('.ck-grow .js-plotly-plot');"
+        " return [getComputedStyle(p.querySelector('.xtick text')).fill,"
+        " getComputedStyle(document.querySelector('.compresskit')).color]; }"
+    )
+    assert colours[0] == colours[1], "the plot's text takes the theme's colour"
+
+
+def test_draw_and_read(open_notebook):
+    cell = "from compresskit.widgets.draw_and_read import draw_and_read\npanel = draw_and_read()\npanel"
+    notebook = open_notebook([cell], height=900)
+    notebook.run_all()
+    notebook.page.get_by_text("Both read a 7.").wait_for()
+    canvas = notebook.page.get_by_role("img", name="Draw a digit here")
+    box = canvas.bounding_box()
+    middle = box["x"] + box["width"] / 2
+    notebook.page.mouse.move(middle, box["y"] + 50)
+    notebook.page.mouse.down()
+    for step in range(16):
+        notebook.page.mouse.move(middle, box["y"] + 50 + 10 * step)
+    notebook.page.mouse.up()
+    notebook.page.get_by_text("Both read a 1.").wait_for()
+    notebook.press(".ck-sparsity", *["PageUp"] * 3)
+    notebook.until("panel.setting.sparsity > 0.1 and panel.wait(120)")
+    for width in (1280, 1920):
+        notebook.page.set_viewport_size({"width": width, "height": 900})
+        for dark in (False, True):
+            notebook.theme(dark)
+            notebook.screenshot(f"draw-{width}-{'dark' if dark else 'light'}", ".compresskit")
+    notebook.page.get_by_role("button", name="Clear").click()
+    notebook.page.get_by_text("Draw a digit on the black square.").wait_for()
