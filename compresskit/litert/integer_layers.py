@@ -112,10 +112,11 @@ def integer_model(tflite: bytes) -> IntegerModel:
     if not ops:
         raise ValueError("tflite: no operator computes in integers; quantize weights and activations to int8 first.")
     _check_chain(model, ops)
+    ends = graph.tensors[ops[0].inputs[0]], graph.tensors[ops[-1].outputs[0]]
+    input_grid, output_grid = (_grid(tensor) for tensor in ends)
     names = {id(graph.operators[site.operator]): site.name for site in sites(model)}
     layers = tuple(_READERS[_kind(model, op)](model, op, names.get(id(op)) or _name(model, op)) for op in ops)
-    first, last = graph.tensors[ops[0].inputs[0]], graph.tensors[ops[-1].outputs[0]]
-    return IntegerModel(layers, files.shape(first)[1:], _grid(first), _grid(last))
+    return IntegerModel(layers, files.shape(ends[0])[1:], input_grid, output_grid)
 
 
 def _touches_float(model: ModelT, op: Any) -> bool:

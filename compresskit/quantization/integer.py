@@ -78,9 +78,10 @@ def doubling_high_multiply(a: ArrayLike, b: ArrayLike) -> NDArray[np.int32]:
     ARM's SQRDMULH, gemmlowp's SaturatingRoundingDoublingHighMul. The one product that does not fit, -2^31 * -2^31,
     gives 2^31 - 1.
     """
-    product = np.multiply(a, b, dtype=np.int64)
-    product = (product + 2**30) >> 31
-    return np.asarray(np.minimum(product, INT32_MAX), np.int32)
+    high = (np.multiply(a, b, dtype=np.int64) + 2**30) >> 31
+    if np.min(b) == INT32_MIN:
+        high = np.minimum(high, INT32_MAX)
+    return np.asarray(high, np.int32)
 
 
 def divide_by_power_of_two(x: ArrayLike, exponent: ArrayLike) -> NDArray[np.int32]:

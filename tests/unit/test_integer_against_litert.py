@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
+import pytest
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from small_networks import SmallNetwork
 
+import compresskit as ck
+from compresskit.litert import model as files
 from compresskit.litert.integer_layers import integer_model
+from compresskit.quantization.integer import trace
 
 FAN_IN_SPREAD = 74.0  # standard deviation of an evenly drawn int8
 
@@ -108,3 +114,103 @@ def test_two_hundred_random_networks_equal_the_reference_kernels_bit_for_bit():
         np.testing.assert_array_equal(ours, theirs, err_msg=f"network {number}: {model.layers}")
     assert len(seen) == 8, f"not every layer was met: {seen}"
     assert varied > 100, f"only {varied} networks give more than three different outputs: too little is tested"
+
+
+def int8_file(name, digits, **settings):
+    """A model of the course in integers, as `compress` makes it."""
+    step = ck.Quantize(**{"weights": 8, "activations": 8, **settings})
+    return ck.compress(ck.load_model(name), ck.Recipe(step), calibration=digits.train).tflite
+
+
+def litert_in_batches(tflite, x, *, reference, workers=2):
+    """What LiteRT computes for all digits, two interpreters sharing them."""
+    parts = [x[start : start + 125] for start in range(0, len(x), 125)]
+    with ThreadPoolExecutor(workers) as pool:
+        return np.concatenate(list(pool.map(lambda part: litert(tflite, part, reference=reference), parts)))
+
+
+def test_the_digit_reader_equals_both_kinds_of_kernels_on_all_test_digits(digits):
+    """All ten outputs: the reference kernels on 10,000 digits, and XNNPACK, rounding in float32, on 2,000."""
+    tflite = int8_file("digit_reader", digits)
+    model = integer_model(tflite)
+    x = model.encode(digits.test.images)
+    assert x.shape == (10_000, 28, 28, 1)
+    ours = model.run(x)
+    assert ours.shape == (10_000, 10)
+    assert len(np.unique(ours)) > 100
+    reference = litert_in_batches(tflite, x, reference=True)
+    np.testing.assert_array_equal(ours, reference)
+    xnnpack = litert_in_batches(tflite, x, reference=False)
+    np.testing.assert_array_equal(model.run(x[:2000], rounding="float32"), xnnpack[:2000])
+    units = np.abs(xnnpack.astype(int) - reference)
+    assert 0.005 < np.mean(units != 0) < 0.2, "the kernels should differ in some outputs, or the test sees nothing"
+    assert units.max() == 1
+
+
+@pytest.mark.parametrize("name", ["lenet5", "lenet_300_100", "small_student", "big_teacher"])
+def test_the_other_models_equal_the_reference_kernels(name, digits):
+    tflite = int8_file(name, digits)
+    model = integer_model(tflite)
+    x = model.encode(digits.test.images[:100])
+    np.testing.assert_array_equal(model.run(x), litert(tflite, x))
+
+
+@pytest.mark.parametrize(
+    "settings", [{"granularity": "tensor"}, {"weights": 4, "ranges": "octav"}, {"io": "uint8"}, {"io": "float32"}]
+)
+def test_other_schemes_equal_the_reference_kernels(settings, digits):
+    tflite = int8_file("digit_reader", digits, **settings)
+    model = integer_model(tflite)
+    images = digits.test.images[:200]
+    x = model.encode(images)
+    if settings.get("io") == "float32":
+        pixels = images.reshape(-1, 28, 28, 1).astype(np.float32) / np.float32(255)
+        np.testing.assert_array_equal(model.decode(model.run(x)), litert(tflite, pixels))
+    else:
+        assert x.dtype == (np.uint8 if settings.get("io") == "uint8" else np.int8)
+        np.testing.assert_array_equal(model.run(x), litert(tflite, x))
+
+
+def test_each_layer_gives_what_litert_gives(digits):
+    """Every tensor on the way, not only the last."""
+    tflite = int8_file("digit_reader", digits)
+    model = integer_model(tflite)
+    x = model.encode(digits.test.images[:1])
+    interpreter = Interpreter(
+        model_content=tflite,
+        experimental_op_resolver_type=OpResolverType.BUILTIN_REF,
+        experimental_preserve_all_tensors=True,
+    )
+    interpreter.allocate_tensors()
+    interpreter.set_tensor(interpreter.get_input_details()[0]["index"], x)
+    interpreter.invoke()
+    theirs = [interpreter.get_tensor(op.outputs[0]) for op in files.read(tflite).subgraphs[0].operators]
+    ours = trace(model.layers, x)
+    assert [layer.name for layer in model.layers if hasattr(layer, "weights")] == ["conv1", "conv2", "dense", "head"]
+    assert len(ours) == len(theirs) == 7
+    for mine, other in zip(ours, theirs, strict=True):
+        np.testing.assert_array_equal(mine, other)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "message"),
+    [
+        (ck.Recipe(), "computes in float32"),
+        (ck.Recipe(ck.Quantize(weights=8, activations=32)), "computes in float32"),
+        (ck.Recipe(ck.Quantize(weights=8, activations=16)), "has the type int16"),
+    ],
+)
+def test_what_is_not_int8_is_refused_by_name(recipe, message, digits):
+    tflite = ck.compress(ck.load_model("digit_reader"), recipe, calibration=digits.train).tflite
+    with pytest.raises(ValueError, match=message):
+        integer_model(tflite)
+
+
+def test_an_unknown_operator_is_refused_by_name():
+    network = SmallNetwork((4, 4, 1))
+    network.pool("max", (2, 2))
+    tflite = network.bytes()
+    model = files.read(tflite)
+    model.operatorCodes[0].builtinCode = model.operatorCodes[0].deprecatedBuiltinCode = 25
+    with pytest.raises(ValueError, match="SOFTMAX has no integer layer here"):
+        integer_model(files.write(model))

@@ -9,7 +9,7 @@ import pytest
 from ai_edge_quantizer import qtyping
 from ai_edge_quantizer.algorithms.uniform_quantize import mse, naive_min_max_quantize, octav
 from ai_edge_quantizer.utils import qsv_utils
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -110,7 +110,6 @@ def test_block_scales_are_theirs(method):
 
 
 @given(hnp.arrays(np.float32, (3, 40), elements=st.floats(-1e3, 1e3, width=16)), st.sampled_from([2, 4, 8]))
-@settings(deadline=None)
 def test_octav_is_theirs_on_any_numbers(weights, bits):
     theirs = octav._guess_clipping_with_octav(weights, bits, (1,), 10, 3.0)
     np.testing.assert_allclose(octav_bound(np.abs(weights), bits), theirs[:, 0], rtol=1e-5, atol=1e-9)
