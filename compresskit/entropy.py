@@ -2,7 +2,8 @@
 
 Symbols are whole numbers 0..K-1, such as the codes of `sharing.Shared`, and counts say how often each of them occurs.
 What the encoders here return is the bare stream; who decodes it must know the counts or code lengths and the number of
-symbols, and these take bytes as well.
+symbols, and these take bytes as well. A file with all that in it is the packed container: `pack` and `unpack`, from
+`container`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,25 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from compresskit.container import Stretch, pack, unpack
+
+__all__ = [
+    "Gaps",
+    "Stretch",
+    "canonical_codes",
+    "count_symbols",
+    "entropy",
+    "gap_decode",
+    "gap_encode",
+    "huffman_decode",
+    "huffman_encode",
+    "huffman_lengths",
+    "pack",
+    "range_decode",
+    "range_encode",
+    "unpack",
+]
 
 Symbols: TypeAlias = NDArray[np.integer[Any]]
 Counts: TypeAlias = NDArray[np.int64]

@@ -235,3 +235,8 @@ def test_range_coder_that_is_not_there_is_explained(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "constriction", None)
     with pytest.raises(ImportError, match="Linux on Arm"):
         entropy.range_encode(np.array([0, 1]), [1, 1])
+
+
+def test_the_container_is_found_here_too():
+    packed = entropy.pack(b"\1\0\0" * 100, [entropy.Stretch(0, 300, 8)])
+    assert entropy.unpack(packed) == b"\1\0\0" * 100
