@@ -6,6 +6,7 @@ const STYLE = `
   font-family: var(--jp-ui-font-family, system-ui, sans-serif); font-size: 14px; line-height: 1.5; }
 .ck-predict legend { font-weight: 600; padding: 0 .4em; }
 .ck-predict label { display: block; margin: .25em 0; cursor: pointer; }
+.ck-predict label:has(input:checked:disabled) { font-weight: 600; }
 .ck-predict input[type=radio] { margin: 0 .6em 0 0; accent-color: #0072b2; }
 .ck-predict input[type=text] { width: 9em; font: inherit; text-align: right; padding: .2em .4em; margin-right: .5em;
   background: var(--jp-layout-color1, #fff); color: inherit; border: 1px solid var(--jp-border-color1, #757575); border-radius: 3px; }
@@ -30,7 +31,6 @@ function element(parent, kind, properties = {}) {
 
 function render({ model, el }) {
   el.classList.add("ck-predict");
-  el.dataset.lmSuppressShortcuts = "true"; // else the arrow keys would leave the radio buttons and move through the cells
   element(el, "style", { textContent: STYLE });
   const form = element(el, "form", { noValidate: true });
   const fields = element(form, "fieldset");
@@ -52,11 +52,24 @@ function render({ model, el }) {
     inputs.push(field);
   }
   const button = element(fields, "button", { type: "submit", textContent: "Commit" });
+  // Else the arrow keys would leave the radio buttons and move through the cells. JupyterLab looks at what has the focus.
+  [...inputs, button].forEach((control) => (control.dataset.lmSuppressShortcuts = "true"));
   const status = element(fields, "span");
   status.setAttribute("role", "status");
 
+  form.addEventListener("keydown", (event) => {
+    // Said here and not left to the browser: JupyterLab takes Enter in a text field for itself.
+    if (event.key !== "Enter" || event.target === button) return;
+    event.preventDefault();
+    event.stopPropagation();
+    commit();
+  });
   form.addEventListener("submit", (event) => {
     event.preventDefault();
+    commit();
+  });
+
+  function commit() {
     if (field) {
       const value = number(field.value);
       if (!Number.isFinite(value)) {
@@ -73,7 +86,7 @@ function render({ model, el }) {
       model.set("answer", chosen.value);
     }
     model.save_changes();
-  });
+  }
 
   function update() {
     const answer = model.get("answer");

@@ -25,7 +25,7 @@ from compresskit.widgets.picture import Picture
 from compresskit.widgets.style import AFTER, BEFORE
 
 HEIGHT = 300
-_MOST_POINTS = 400  # on a curve; a longer run keeps every second point
+_MOST_POINTS = 400  # on a curve; when there are more, every second one goes and the next come half as often
 _FLOOR = 1e-4  # where an error of 0 is drawn on a logarithmic axis
 
 
@@ -70,6 +70,7 @@ class Training(Panel):
         self.cancel = threading.Event()
         self.points: list[Point] = []
         self.validation: list[Point] = []
+        self._spacing = 1e-9  # epochs between two points: more than nothing, so that none is drawn twice
         self._chart = Chart(
             self._figure(), height=HEIGHT, label="Training: loss, and digits misread, by epoch", lock=self.lock
         )
@@ -86,10 +87,11 @@ class Training(Panel):
     def update(self, progress: Progress) -> None:
         """Draw where a run stands; give it to the run as ``on_progress``."""
         done = progress.epoch - 1 + progress.step / progress.steps
-        if not self.points or done > self.points[-1].epoch:
+        if not self.points or done >= self.points[-1].epoch + self._spacing:
             self.points.append(Point(done, progress.loss, 1 - progress.accuracy))
         if len(self.points) > _MOST_POINTS:
-            del self.points[1:-1:2]
+            self._spacing = 2 * done / len(self.points)
+            self.points = self.points[::2]
         finished = progress.epoch if progress.step == progress.steps else progress.epoch - 1
         if progress.validation_accuracy is not None and len(self.validation) < finished:
             loss = progress.validation_loss if progress.validation_loss is not None else progress.loss
@@ -141,19 +143,26 @@ class Training(Panel):
             for axis, pick in (("", _loss), ("2", _percent))
             for name, points in (("training, last 50 batches", self.points), ("validation", self.validation))
         ]
-        across = {"range": [0, self.epochs], "title": {"text": "epochs"}, "gridcolor": "#e0e0e0", "zeroline": False}
+        small = {"standoff": 10, "font": {"size": 12}}
+        across = {
+            "range": [0, 1.03 * self.epochs],  # the last diamond whole
+            "title": {"text": "epochs", **small},
+            "gridcolor": "#e0e0e0",
+            "zeroline": False,
+        }
         upward = {"type": "log", "gridcolor": "#e0e0e0", "zeroline": False, "dtick": 1}
         layout: dict[str, Any] = {
             "height": HEIGHT,
             "xaxis": {**across, "domain": [0, 0.44]},
             "xaxis2": {**across, "domain": [0.56, 1], "anchor": "y2"},
-            "yaxis": {**upward, "title": {"text": "loss"}, "range": [-2, 0.5]},
-            "yaxis2": {**upward, "title": {"text": "digits misread (%)"}, "range": [-0.5, 2], "anchor": "x2"},
+            "yaxis": {**upward, "title": {"text": "loss", **small}, "range": [-2.1, 0.5]},
+            "yaxis2": {**upward, "title": {"text": "digits misread (%)", **small}, "range": [-0.5, 2], "anchor": "x2"},
         }
         if self.target is not None:
             layout["shapes"] = [
                 {"type": "line", "xref": "x2", "yref": "y2", "x0": 0, "x1": self.epochs,
-                 "y0": 100 * (1 - self.target), "y1": 100 * (1 - self.target), "line": {"dash": "dot", "width": 1.5}}
+                 "y0": 100 * (1 - self.target), "y1": 100 * (1 - self.target),
+                 "line": {"dash": "dot", "width": 1.5, "color": "#808080"}}
             ]  # fmt: skip
             layout["annotations"] = [
                 {"xref": "x2", "yref": "y2", "x": self.epochs, "y": math.log10(100 * (1 - self.target)),

@@ -210,10 +210,12 @@ class NumberLine(Panel):
         layout = {
             "height": HEIGHT,
             "bargap": 0,
+            "barmode": "overlay",
             "xaxis": {"domain": [0, 0.62], "range": [-1.3 * self.reach, 1.3 * self.reach],
                       "title": {"text": self.name}},
             "yaxis": {"type": "log", "range": [-0.6, math.log10(top)], "title": {"text": "how many"}, "dtick": 1},
-            "xaxis2": {"domain": [0.72, 1], "anchor": "y2", "range": [-wide, wide], "title": {"text": "error"},
+            "xaxis2": {"domain": [0.72, 1], "anchor": "y2", "range": [-wide, wide],
+                       "title": {"text": "error", "standoff": 10, "font": {"size": 12}},
                        "gridcolor": "#e0e0e0", "zeroline": False, "nticks": 5},
             "yaxis2": {"anchor": "x2", "type": "log", "gridcolor": "#e0e0e0", "zeroline": False, "dtick": 1,
                        "range": [-0.6, math.log10(float(error_counts.max()) * 1.5)]},
@@ -294,7 +296,7 @@ def _histogram(
 
 def _bars(x: NDArray[Any], y: NDArray[Any], name: str, ink: str, axis: str, hover: str) -> dict[str, Any]:
     return {
-        "type": "bar", "x": x.tolist(), "y": y.tolist(), "name": name, "marker": {"color": ink, "opacity": 0.75},
+        "type": "bar", "x": x.tolist(), "y": y.tolist(), "name": name, "marker": {"color": ink, "line": {"width": 0}},
         "xaxis": f"x{axis}", "yaxis": f"y{axis}", "hovertemplate": f"{hover}<extra></extra>",
     }  # fmt: skip
 

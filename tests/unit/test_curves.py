@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from compresskit.widgets.curves import Training, watch
@@ -47,7 +48,11 @@ def test_a_long_run_keeps_few_points_and_both_ends():
     for step in range(1, 3001):
         panel.update(progress(1 + (step - 1) // 1000, (step - 1) % 1000 + 1, 1000))
     x = traces(panel)[0]["x"]
-    assert len(x) <= 400 and x[0] == 0.001 and x[-1] == 3.0 and x == sorted(set(x))
+    gaps = np.diff(x)
+    assert 150 < len(x) <= 400 and x[0] == 0.001 and x[-1] > 2.97
+    assert gaps.min() > 0 and gaps.max() < 2.5 * gaps.min(), (
+        "as dense at the beginning, where most happens, as at the end"
+    )
 
 
 def test_an_error_of_zero_can_be_drawn():
