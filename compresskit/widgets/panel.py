@@ -195,7 +195,7 @@ class Panel:
             with self.lock:
                 _close_all(self.box)
 
-    def wait(self, timeout: float | None = None) -> bool:
+    def wait_idle(self, timeout: float | None = None) -> bool:
         """Wait until everything asked for is shown; False when `timeout` seconds were not enough."""
         return all(live.wait_idle(timeout) for live in self._lives)
 
@@ -207,7 +207,7 @@ class Panel:
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
         """Show the panel; beside it goes a still picture, for a reader without a kernel."""
-        self.wait(PICTURE_PATIENCE)
+        self.wait_idle(PICTURE_PATIENCE)
         with self.lock:
             bundle: dict[str, Any] = {"text/plain": self._summary(), "image/png": self._picture().png()}
             if not self.closed:

@@ -8,7 +8,7 @@ import json
 import pytest
 
 WORKBENCH = "import compresskit as ck\nbench = ck.Workbench()\nbench"
-IDLE = "print(bench.wait(120))"
+IDLE = "print(bench.wait_idle(120))"
 EXACT = "() => document.querySelector('.js-plotly-plot')?.data?.[1]?.x?.length >= 1"
 
 
@@ -31,7 +31,7 @@ def shared(open_shared):
 def workbench(shared):
     """The shared notebook, its workbench as at the beginning."""
     shared.kernel("from compresskit.widgets.points import Setting")
-    shared.kernel("bench.move_to(Setting()); bench.wait(120); bench.clear()")
+    shared.kernel("bench.move_to(Setting()); bench.wait_idle(120); bench.clear()")
     shared.wait("() => { const d = document.querySelector('.ck-grow .js-plotly-plot').data;"
                 " return d[1].x.length === 1 && d[2].x.length === 0; }")  # fmt: skip
     return shared
@@ -150,7 +150,7 @@ def test_running_the_cell_again_leaves_one_workbench(workbench):
 def test_a_reload_keeps_the_points(workbench):
     notebook = workbench
     notebook.press(".ck-weights", "ArrowLeft")
-    notebook.until("bench.wait(120) and len(bench.points) == 2 and all(visit.exact for visit in bench.points)")
+    notebook.until("bench.wait_idle(120) and len(bench.points) == 2 and all(visit.exact for visit in bench.points)")
     notebook.page.evaluate("() => jupyterapp.commands.execute('docmanager:save')")
     notebook.page.reload()
     notebook.wait("() => document.querySelector('.ck-grow .js-plotly-plot')?.data?.[1]?.x?.length === 2")
@@ -166,7 +166,7 @@ def test_screenshots_of_the_workbench(workbench, width):
         "from compresskit.widgets.points import Setting\n"
         "for setting in (Setting(0.5), Setting(weights=4), Setting(0.4, weights=4, ranges='octav'),\n"
         "                Setting(0.7, 'global')):\n"
-        "    bench.move_to(setting); bench.wait(120)"
+        "    bench.move_to(setting); bench.wait_idle(120)"
     )
     notebook.wait("() => document.querySelector('.ck-grow .js-plotly-plot').data[1].x.length === 5")
     for dark in (False, True):
@@ -200,7 +200,7 @@ def test_draw_and_read(open_notebook):
     notebook.page.mouse.up()
     notebook.page.get_by_text("Both read a 1.").wait_for()
     notebook.press(".ck-sparsity", *["PageUp"] * 3)
-    notebook.until("panel.setting.sparsity > 0.1 and panel.wait(120)")
+    notebook.until("panel.setting.sparsity > 0.1 and panel.wait_idle(120)")
     for width in (1280, 1920):
         notebook.page.set_viewport_size({"width": width, "height": 900})
         for dark in (False, True):

@@ -38,7 +38,7 @@ def model():
 @pytest.fixture
 def panel(model, digits, messages):
     made = draw_and_read(model, digits)
-    assert made.wait(PATIENCE)
+    assert made.wait_idle(PATIENCE)
     yield made
     made.close()
 
@@ -83,9 +83,9 @@ def test_a_drawing_is_read_by_both(panel, move, digits):
 def test_sliders_change_the_small_one_only(panel, move, model, digits):
     first = panel._before.value
     move(panel._sparsity, value=0.9)
-    assert panel.wait(PATIENCE)
+    assert panel.wait_idle(PATIENCE)
     move(panel._bits, index=1)
-    assert panel.wait(PATIENCE)
+    assert panel.wait_idle(PATIENCE)
     expected = ck.compress(model, Setting(0.9, weights=4).recipe(), digits.train)
     assert panel._shrunk.compressed.tflite == expected.tflite
     assert panel._before.value == first
@@ -96,7 +96,7 @@ def test_sliders_change_the_small_one_only(panel, move, model, digits):
 
 def test_all_bits_and_no_sparsity_is_the_original(panel, move):
     move(panel._bits, index=6)
-    assert panel.wait(PATIENCE)
+    assert panel.wait_idle(PATIENCE)
     assert panel._shrunk.compressed.tflite == panel.checkpoint.tflite
     assert "as large as the original" in panel._after.value
 

@@ -51,7 +51,7 @@ def make(digits, messages):
         test, train = digits
         bench = Workbench("digit_reader", ck_digits(test, train), **options)
         opened.append(bench)
-        assert bench.wait(PATIENCE)
+        assert bench.wait_idle(PATIENCE)
         return bench
 
     yield build
@@ -271,9 +271,9 @@ def test_the_first_view_has_the_original_and_a_point(make, digits):
 def test_a_moved_slider_is_a_new_point_and_old_ones_stay(make, move, model, digits):
     bench = make()
     move(bench._controls["weights"], index=2)  # 4 bits
-    assert bench.wait(PATIENCE)
+    assert bench.wait_idle(PATIENCE)
     move(bench._controls["sparsity"], value=0.5)
-    assert bench.wait(PATIENCE)
+    assert bench.wait_idle(PATIENCE)
     assert [visit.setting for visit in bench.points] == [Setting(), Setting(weights=4), Setting(0.5, weights=4)]
     assert all(visit.exact for visit in bench.points)
     expected = ck.compress(model, Setting(0.5, weights=4).recipe(), bench.calibration)
@@ -296,7 +296,7 @@ def test_many_moves_at_once_end_at_the_last(make, move):
     for thread in threads:
         thread.join(30)
     move(bench._controls["sparsity"], value=0.42)
-    assert bench.wait(PATIENCE)
+    assert bench.wait_idle(PATIENCE)
     assert bench.setting == Setting(0.42) and bench.point.setting == Setting(0.42) and bench.point.exact
     ring = bench._tradeoff.figure["data"][3]
     assert ring["x"] == [bench.point.compressed.size / 1000]
@@ -306,24 +306,24 @@ def test_what_cannot_be_is_said_in_the_panel_and_the_plot_stays(make, move):
     bench = make()
     before = bench._tradeoff.figure
     move(bench._controls["weights"], index=8)  # float weights with 8-bit activations
-    assert bench.wait(PATIENCE)
+    assert bench.wait_idle(PATIENCE)
     assert "choose weights=8, or activations=32" in bench._status.text
     assert 'role="alert"' in bench._status.value
     assert bench._tradeoff.figure["data"][1]["x"] == before["data"][1]["x"]
     move(bench._controls["weights"], index=6)
-    assert bench.wait(PATIENCE)
+    assert bench.wait_idle(PATIENCE)
     assert "ck-error" not in bench._status.value
 
 
 def test_a_click_goes_back(make, move, tell):
     bench = make()
     bench.move_to(Setting(0.7, weights=4))
-    assert bench.wait(PATIENCE)
+    assert bench.wait_idle(PATIENCE)
     tell(bench._tradeoff, {"type": "click", "curve": 1, "point": 0})
-    assert bench.wait(PATIENCE)
+    assert bench.wait_idle(PATIENCE)
     assert bench.setting == Setting() and len(bench.points) == 2
     tell(bench._tradeoff, {"type": "click", "curve": 0, "point": 0})
-    assert bench.wait(PATIENCE)
+    assert bench.wait_idle(PATIENCE)
     assert bench.setting == ORIGINAL and len(bench.points) == 2
     assert bench._tradeoff.figure["data"][3]["x"] == bench._tradeoff.figure["data"][0]["x"]
 
@@ -332,25 +332,25 @@ def test_a_click_beside_every_point_does_nothing(make, tell):
     bench = make()
     for curve, point in ((1, 99), (3, 0), (7, 0)):
         tell(bench._tradeoff, {"type": "click", "curve": curve, "point": point})
-    assert bench.wait(PATIENCE)
+    assert bench.wait_idle(PATIENCE)
     assert bench.setting == Setting()
 
 
 def test_the_list_goes_back_too(make, move):
     bench = make()
     bench.move_to(Setting(weights=4))
-    assert bench.wait(PATIENCE)
+    assert bench.wait_idle(PATIENCE)
     labels = [label for label, _ in bench._back.options]
     assert len(labels) == 3 and "4-bit weights" in labels[2]
     move(bench._back, index=1)
-    assert bench.wait(PATIENCE)
+    assert bench.wait_idle(PATIENCE)
     assert bench.setting == Setting() and bench._back.index == 0
 
 
 def test_the_download_is_the_file_itself(make, tell, messages):
     bench = make()
     bench.move_to(Setting(0.5))
-    assert bench.wait(PATIENCE)
+    assert bench.wait_idle(PATIENCE)
     tell(bench._toolbar, {"type": "download"})
     content, buffers = messages.custom(bench._toolbar)[-1]
     assert content == {"type": "file", "name": "digit_reader_zero50_w8a8.tflite"}
@@ -361,7 +361,7 @@ def test_the_download_is_the_file_itself(make, tell, messages):
 def test_zipped_sizes_are_those_of_the_archive(make, move):
     bench = make()
     bench.move_to(Setting(0.8))
-    assert bench.wait(PATIENCE)
+    assert bench.wait_idle(PATIENCE)
     move(bench._axis, index=1)
     sizes = bench._tradeoff.figure["data"][1]["x"]
     assert sizes == [visit.deflated / 1000 for visit in bench.points] and sizes[1] < 0.7 * sizes[0]
@@ -371,7 +371,7 @@ def test_clear_leaves_the_original_and_where_one_stands(make):
     bench = make()
     for sparsity in (0.2, 0.4):
         bench.move_to(Setting(sparsity))
-        assert bench.wait(PATIENCE)
+        assert bench.wait_idle(PATIENCE)
     bench.clear()
     assert [visit.setting for visit in bench.points] == [Setting(0.4)]
     assert [len(trace["x"]) for trace in bench._tradeoff.figure["data"]] == [1, 1, 0, 1]
@@ -390,7 +390,7 @@ def test_visiting_points_keeps_no_files(make):
     bench = make()
     for sparsity in np.linspace(0.1, 0.9, 12):
         bench.move_to(Setting(float(round(sparsity, 2))))
-        assert bench.wait(PATIENCE)
+        assert bench.wait_idle(PATIENCE)
     assert len(bench.points) == 13
     assert len(bench._files) <= 8
 
@@ -459,7 +459,7 @@ def test_what_is_sent_for_a_move_is_small(make, move, messages):
     bench = make()
     already = len(messages.sent)
     move(bench._controls["weights"], index=2)
-    assert bench.wait(PATIENCE)
+    assert bench.wait_idle(PATIENCE)
     text = repr([data for _, data, _ in messages.sent[already:]]).encode()
     assert len(text) < 250_000
     assert len(gzip.compress(text)) < 60_000
