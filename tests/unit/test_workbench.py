@@ -76,12 +76,19 @@ def test_a_setting_is_the_recipe_one_would_write():
     assert Setting(0.0, weights=8, activations=32).recipe() == ck.Recipe(ck.Quantize(8, 32))
 
 
-@given(
-    st.sampled_from([0.0, 0.3, 0.98]), st.sampled_from(["layer", "global"]), st.sampled_from([2, 3, 4, 8, 16, 32]),
-    st.sampled_from([8, 16, 32]), st.sampled_from(["channel", "tensor"]), st.sampled_from(["minmax", "mse", "octav"]),
-)  # fmt: skip
-def test_every_setting_is_described_or_refused_in_a_sentence(*values):
-    setting = Setting(*values)
+SETTINGS = st.builds(
+    Setting,
+    sparsity=st.sampled_from([0.0, 0.3, 0.98]),
+    scope=st.sampled_from(["layer", "global"]),
+    weights=st.sampled_from([2, 3, 4, 8, 16, 32]),
+    activations=st.sampled_from([8, 16, 32]),
+    granularity=st.sampled_from(["channel", "tensor"]),
+    ranges=st.sampled_from(["minmax", "mse", "octav"]),
+)
+
+
+@given(SETTINGS)
+def test_every_setting_is_described_or_refused_in_a_sentence(setting):
     assert setting.describe()
     try:
         recipe = setting.recipe()
