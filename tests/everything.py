@@ -19,7 +19,6 @@ from compresskit.doctor import find_chromium
 
 ROOT = Path(__file__).resolve().parent.parent
 REPORTS = ROOT / "build" / "tests"
-NO_TESTS = 5  # pytest's exit code where nothing was collected
 
 NO_CHROMIUM = "browser tests skipped: there is no Chromium (Debian and Ubuntu: sudo apt-get install chromium)"
 
@@ -39,16 +38,11 @@ def check(*command: str) -> Counts:
 
 
 def tests(folder: str, *arguments: str) -> Counts:
-    """Run pytest over a folder."""
-    if not any((ROOT / folder).glob("*.ipynb" if folder == "notebooks" else "test_*.py")):
-        print(f"no tests in {folder}")
-        return Counts(0, 0, 0)
+    """Run pytest over a folder. It can fail in more ways than by a test: a folder without tests is one."""
     report = REPORTS / f"{folder.replace('/', '-')}.xml"
     report.unlink(missing_ok=True)
     command = [sys.executable, "-m", "pytest", "-q", f"--junitxml={report}", folder, *arguments]
     code = subprocess.run(command, cwd=ROOT).returncode
-    if code == NO_TESTS:
-        return Counts(0, 0, 0)
     passed, failed, skipped = read_report(report)
     return Counts(passed, max(failed, int(code != 0)), skipped)
 

@@ -1,0 +1,93 @@
+"""`make test` counts right, and cannot pass by testing nothing."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests import everything
+from tests.everything import Counts
+
+CASES = {
+    "passes": ("def test_one():\n    pass\n", Counts(1, 0, 0)),
+    "fails": ("def test_one():\n    assert 1 == 2\n", Counts(0, 1, 0)),
+    "skips": ("import pytest\ndef test_one():\n    pytest.skip('so')\ndef test_two():\n    pass\n", Counts(1, 0, 1)),
+    "errs": ("import pytest\n@pytest.fixture\ndef bad():\n    1 / 0\ndef test_one(bad):\n    pass\n", Counts(0, 1, 0)),
+    "breaks": ("import nothing_of_this_name\n", Counts(0, 1, 0)),
+    "holds none": ("x = 1\n", Counts(0, 1, 0)),
+}
+
+
+@pytest.fixture
+def root(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    monkeypatch.setattr(everything, "ROOT", tmp_path)
+    monkeypatch.setattr(everything, "REPORTS", tmp_path / "reports")
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_pytest_is_counted(root: Path, name: str):
+    text, expected = CASES[name]
+    (root / "checks").mkdir()
+    (root / "checks" / "test_it.py").write_text(text)
+    assert everything.tests("checks") == expected
+
+
+def test_a_folder_that_is_not_there_is_a_failure(root: Path):
+    assert everything.tests("gone") == Counts(0, 1, 0)
+
+
+def test_a_command_counts_as_one(root: Path):
+    assert everything.check(sys.executable, "-c", "pass") == Counts(1, 0, 0)
+    assert everything.check(sys.executable, "-c", "raise SystemExit(3)") == Counts(0, 1, 0)
+
+
+@pytest.mark.parametrize(
+    ("chromium", "required", "outcome", "expected"),
+    [
+        (None, "", None, Counts(0, 0, 1)),
+        (None, "1", None, Counts(0, 1, 0)),
+        ("/usr/bin/chromium", "", Counts(5, 0, 2), Counts(5, 0, 2)),
+        ("/usr/bin/chromium", "1", Counts(5, 0, 2), Counts(5, 2, 0)),
+        ("/usr/bin/chromium", "1", Counts(7, 0, 0), Counts(7, 0, 0)),
+    ],
+)
+def test_skipped_browser_tests_fail_where_they_must_not_be(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    chromium: str | None,
+    required: str,
+    outcome: Counts | None,
+    expected: Counts,
+):
+    monkeypatch.setattr(everything, "find_chromium", lambda: chromium)
+    monkeypatch.setattr(everything, "tests", lambda folder: outcome)
+    monkeypatch.setenv("COMPRESSKIT_REQUIRE_BROWSER", required)
+    assert everything.browser() == expected
+    if chromium is None:
+        assert capsys.readouterr().out.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("results", "last", "code"),
+    [
+        ([Counts(3, 0, 0), Counts(1, 0, 0)], "4 passed, 0 failed", 0),
+        ([Counts(3, 0, 0), Counts(1, 2, 3)], "4 passed, 2 failed, 3 skipped", 1),
+        ([Counts(0, 0, 0)], "0 passed, 0 failed", 1),
+    ],
+)
+def test_the_last_line_is_the_sum(
+    root: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    results: list[Counts],
+    last: str,
+    code: int,
+):
+    monkeypatch.setenv("PATH", "/bin")
+    stages = {f"stage {number}": lambda result=result: result for number, result in enumerate(results)}
+    monkeypatch.setattr(everything, "STAGES", stages)
+    assert everything.main() == code
+    assert capsys.readouterr().out.splitlines()[-1] == last
