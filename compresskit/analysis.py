@@ -84,12 +84,15 @@ def layer_errors(small: Compressed, digits: Split, *, examples: int = 100) -> tu
     Returns
     -------
     tuple of LayerError
-        A row for each layer that holds weights, in the order in which they run.
+        A row for each layer that holds weights, in the order in which they run. Layers that lost channels are left
+        out: there is nothing to hold them against.
     """
     images = np.asarray(digits.images[:examples])
     before, after = _layer_outputs(small.checkpoint.tflite, images), _layer_outputs(small.tflite, images)
     return tuple(
-        _compare(name, one, other) for (name, one), (_, other) in zip(before.items(), after.items(), strict=True)
+        _compare(name, one, other)
+        for (name, one), (_, other) in zip(before.items(), after.items(), strict=True)
+        if one.shape == other.shape
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import zlib
 from collections.abc import Mapping
@@ -21,9 +20,9 @@ from compresskit.litert import model as files
 from compresskit.litert.inspect import Layer, Site, layers, sites
 from compresskit.litert.quantizer import LayerPlan, quantize
 from compresskit.litert.verify import check_file
-from compresskit.pruning.patterns import global_masks, unstructured_mask
+from compresskit.pruned import SAMPLE_DIGITS, Pruned, float_weights, layer_sites, prune
 from compresskit.quantization.ranges import Method
-from compresskit.recipe import Prune, Quantize, Recipe
+from compresskit.recipe import Quantize, Recipe
 from compresskit.zoo import Checkpoint
 
 PROBES = 8
@@ -135,18 +134,20 @@ def compress(checkpoint: Checkpoint, recipe: Recipe, calibration: Split | None =
         for. The sentence names the layer or the step, the value, and what to do.
     """
     _check_names(checkpoint, recipe)
-    _float_weights(checkpoint.tflite)
-    edited = _pruned(checkpoint, recipe.prunes)
+    float_weights(checkpoint.tflite)
+    looks = any(each.importance == "activation" for each in recipe.prunes)
+    sample = calibration.take(SAMPLE_DIGITS) if calibration is not None and looks else None
+    pruned = prune(checkpoint.tflite, recipe.prunes, sample)
+    edited = files.replace_constants(pruned.base, pruned.weights) if pruned.weights else pruned.base
     step = recipe.quantize
     if step is None:
-        tflite = files.replace_constants(checkpoint.tflite, edited) if edited else checkpoint.tflite
-        return Compressed(tflite, recipe, checkpoint)
+        return Compressed(edited, recipe, checkpoint)
     images = _calibration_images(step, calibration)
-    ranges = None if images is None else _ranges(step, checkpoint, images, edited)
-    plans = {site.name: _plan(step, site.name) for site in _sites(checkpoint.tflite)}
-    small = quantize(files.replace_constants(checkpoint.tflite, edited), plans, step.activations, ranges, step.io)
+    ranges = None if images is None else _ranges(step, pruned, images)
+    plans = {site.name: _plan(step, site.name) for site in layer_sites(pruned.base)}
+    small = quantize(edited, plans, step.activations, ranges, step.io)
     probes = images[:PROBES] if images is not None else probe_images(checkpoint)
-    check_file(small, checkpoint.tflite, edited, plans, step.activations, probes)
+    check_file(small, pruned.base, pruned.weights, plans, step.activations, probes)
     return Compressed(small, recipe, checkpoint)
 
 
@@ -154,28 +155,6 @@ def probe_images(checkpoint: Checkpoint) -> NDArray[np.float32]:
     """Make examples to check a file on when no digits are given: smooth random values from 0 to 1, always the same."""
     noise = np.random.default_rng(0).random((PROBES, *checkpoint.input_shape), dtype=np.float32)
     return np.square(noise)
-
-
-@functools.lru_cache(maxsize=32)
-def _sites(tflite: bytes) -> tuple[Site, ...]:
-    """Find the layers of a file that does not change."""
-    return sites(files.read(tflite))
-
-
-@functools.lru_cache(maxsize=16)
-def _float_weights(tflite: bytes) -> dict[str, NDArray[np.float32]]:
-    """Read the float weights of every layer, and refuse a model in which one is not finite."""
-    model = files.read(tflite)
-    weights = {}
-    for site in sites(model):
-        array = files.dequantized(model, model.subgraphs[0].tensors[site.weights])
-        if not np.isfinite(array).all():
-            raise ValueError(
-                f"layer {site.name!r}: {int((~np.isfinite(array)).sum())} of its weights are infinite or undefined; "
-                "the training went wrong: train again from finite weights"
-            )
-        weights[site.name] = array
-    return weights
 
 
 def _site(found: tuple[Site, ...], name: str) -> Site:
@@ -188,7 +167,7 @@ def _site(found: tuple[Site, ...], name: str) -> Site:
 
 def _check_names(checkpoint: Checkpoint, recipe: Recipe) -> None:
     """Refuse layers that the model does not have, naming the step that asks for them."""
-    known = [site.name for site in _sites(checkpoint.tflite)]
+    known = [site.name for site in layer_sites(checkpoint.tflite)]
     for step in recipe.steps:
         for name in step.exceptions if isinstance(step, Quantize) else step.layers or ():
             if name not in known:
@@ -213,14 +192,12 @@ def _calibration_images(step: Quantize, calibration: Split | None) -> NDArray[An
     return images
 
 
-def _ranges(
-    step: Quantize, checkpoint: Checkpoint, images: NDArray[Any], edited: Mapping[int, NDArray[Any]]
-) -> Mapping[str, tuple[float, float]]:
+def _ranges(step: Quantize, pruned: Pruned, images: NDArray[Any]) -> Mapping[str, tuple[float, float]]:
     """Measure how far each tensor that flows reaches, and clip it as the recipe says."""
     if step.activation_ranges == "minmax":
-        return flows.activation_ranges(checkpoint.tflite, images, edited)
+        return flows.activation_ranges(pruned.base, images, pruned.weights)
     return flows.chosen_ranges(
-        checkpoint.tflite, images, edited, cast(Method, step.activation_ranges), step.activations
+        pruned.base, images, pruned.weights, cast(Method, step.activation_ranges), step.activations
     )
 
 
@@ -235,29 +212,3 @@ def _plan(step: Quantize, name: str) -> LayerPlan:
         ranges=settings.ranges,
         compute=settings.compute,
     )
-
-
-def _pruned(checkpoint: Checkpoint, steps: tuple[Prune, ...]) -> dict[int, NDArray[np.float32]]:
-    """Prune, step after step; weights that a step does not touch are left out."""
-    return _pruned_weights(checkpoint.tflite, steps) if steps else {}
-
-
-@functools.lru_cache(maxsize=8)
-def _pruned_weights(tflite: bytes, steps: tuple[Prune, ...]) -> dict[int, NDArray[np.float32]]:
-    """Set weights to zero by magnitude: tensor index to the edited weights."""
-    weights = dict(_float_weights(tflite))
-    touched: set[str] = set()
-    for step in steps:
-        chosen = step.layers or tuple(weights)
-        masks = _masks(step, {name: weights[name] for name in chosen})
-        weights.update({name: weights[name] * masks[name] for name in chosen})
-        touched.update(chosen)
-    return {site.weights: weights[site.name] for site in _sites(tflite) if site.name in touched}
-
-
-def _masks(step: Prune, weights: Mapping[str, NDArray[np.float32]]) -> Mapping[str, NDArray[np.bool_]]:
-    """Decide which weights stay."""
-    scores = {name: np.abs(array) for name, array in weights.items()}
-    if step.scope == "global":
-        return global_masks(scores, step.sparsity)
-    return {name: unstructured_mask(array, step.sparsity) for name, array in scores.items()}

@@ -15,7 +15,10 @@ from itertools import pairwise
 from types import MappingProxyType
 from typing import Any, ClassVar
 
+from compresskit.pruning.patterns import Pattern, parse_pattern
+
 SCOPES = ("layer", "global")
+IMPORTANCES = ("magnitude", "activation", "random")
 WEIGHT_BITS = (2, 3, 4, 5, 6, 7, 8, 16, 32)
 ACTIVATION_BITS = (8, 16, 32)
 GRANULARITIES = ("channel", "tensor", "block32", "block64", "block128", "block256")
@@ -41,37 +44,78 @@ def _choice(step: str, name: str, value: Any, allowed: Iterable[Any]) -> None:
 
 @dataclass(frozen=True)
 class Prune:
-    """Set the smallest weights to zero.
+    """Set the least important weights to zero, or remove whole channels.
 
     Attributes
     ----------
-    sparsity : float
-        Fraction of the weights to set to zero, at least 0 and below 1.
+    sparsity : float or None
+        Fraction of the weights (for "channel", of the channels) to remove, at least 0 and below 1. An N:M pattern
+        fixes it: leave it out there.
     scope : str
         "layer": this fraction of every layer; "global": of all of them together, so that layers with small weights
         lose more.
     layers : tuple of str or None
         The layers to prune; None for all that hold weights.
+    importance : str
+        What is kept: "magnitude", the largest weights; "activation", the largest products of a weight and the mean
+        of what it multiplies (needs digits); "random", by lot, the control.
+    pattern : str
+        "unstructured": single weights; N:M, such as "2:4": N of every M inputs stay; "block 4x4" and so on: rectangles
+        of the weight matrix; "channel": filters and neurons, which are removed and not set to zero, with everything
+        that reads them.
+    seed : int
+        Of the lot, for importance="random".
     """
 
     kind: ClassVar[str] = "prune"
-    rank: ClassVar[int] = 1
 
-    sparsity: float
+    sparsity: float | None = None
     scope: str = "layer"
     layers: tuple[str, ...] | None = None
+    importance: str = "magnitude"
+    pattern: str = "unstructured"
+    seed: int = 0
 
     def __post_init__(self) -> None:
+        fixed = _pattern(self.pattern).sparsity
         number = isinstance(self.sparsity, (int, float)) and not isinstance(self.sparsity, bool)
-        if not number or math.isnan(self.sparsity) or not 0 <= self.sparsity < 1:
+        if fixed is not None and self.sparsity is None:
+            object.__setattr__(self, "sparsity", fixed)
+        elif not number or math.isnan(float(self.sparsity or 0)) or not 0 <= float(self.sparsity or 0) < 1:
             raise ValueError(
                 f"Prune: sparsity is {self.sparsity!r}; give a number from 0 up to, but not including, 1, "
                 "such as 0.6 for 60 %"
             )
-        object.__setattr__(self, "sparsity", float(self.sparsity))
+        elif fixed is not None and not math.isclose(float(self.sparsity or 0), fixed):
+            raise ValueError(
+                f"Prune: sparsity is {self.sparsity!r}, but the pattern {self.pattern} removes exactly {fixed:g}; "
+                "leave the sparsity out"
+            )
+        object.__setattr__(self, "sparsity", float(self.sparsity or 0))
         _choice("Prune", "scope", self.scope, SCOPES)
+        _choice("Prune", "importance", self.importance, IMPORTANCES)
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
+            raise ValueError(f"Prune: seed is {self.seed!r}; give a whole number from 0")
+        if self.scope == "global" and self.pattern != "unstructured":
+            raise ValueError(
+                f"Prune: scope is 'global' with pattern {self.pattern!r}; only single weights are weighed "
+                "against those of other layers: choose scope='layer'"
+            )
         if self.layers is not None:
             object.__setattr__(self, "layers", _names("Prune", self.layers))
+
+    @property
+    def rank(self) -> int:
+        """Place in the order of steps: channels go before single weights."""
+        return 1 if self.pattern == "channel" else 2
+
+
+def _pattern(text: Any) -> Pattern:
+    """Read a pattern, the step named in the error."""
+    try:
+        return parse_pattern(str(text))
+    except ValueError as error:
+        raise ValueError(f"Prune: {error}") from error
 
 
 def _names(step: str, layers: Any) -> tuple[str, ...]:
@@ -120,7 +164,7 @@ class Quantize:
     """
 
     kind: ClassVar[str] = "quantize"
-    rank: ClassVar[int] = 3
+    rank: ClassVar[int] = 4
 
     weights: int = 8
     activations: int = 8
@@ -272,11 +316,10 @@ class Recipe:
             if not isinstance(step, tuple(_STEPS.values())):
                 raise ValueError(f"Recipe: {step!r} is not a step; give Prune(...) or Quantize(...)")
         for earlier, later in pairwise(steps):
+            if isinstance(earlier, Quantize) and isinstance(later, Prune):
+                raise ValueError("Recipe: Prune after Quantize; the weights are integers by then: put Prune first")
             if earlier.rank > later.rank:
-                raise ValueError(
-                    f"Recipe: {type(later).__name__} after {type(earlier).__name__}; the weights are integers by then: "
-                    f"put {type(later).__name__} first"
-                )
+                raise ValueError("Recipe: channels are removed after single weights; remove channels first")
         if sum(isinstance(step, Quantize) for step in steps) > 1:
             raise ValueError("Recipe: Quantize twice; weights are rounded once: give single layers with layers={...}")
         object.__setattr__(self, "steps", tuple(steps))

@@ -39,6 +39,11 @@ def test_int8_loses_little_and_more_bits_lose_less(reader: ck.Checkpoint, digits
     assert noise[0].cosine > noise[1].cosine > 0.9
 
 
+def test_layers_that_lost_channels_are_left_out(reader: ck.Checkpoint, digits: Digits) -> None:
+    small = ck.compress(reader, ck.Recipe(ck.Prune(0.25, pattern="channel", layers=["conv2"])))
+    assert [row.name for row in layer_errors(small, digits.test, examples=5)] == ["conv1", "dense", "head"]
+
+
 def test_the_scan_gives_the_scores_of_single_recipes(reader: ck.Checkpoint, digits: Digits) -> None:
     part = digits.validation.take(500)
     rows = quantization_sensitivity(reader, part, bits=(8, 2))

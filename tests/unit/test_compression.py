@@ -63,6 +63,62 @@ def test_global_pruning_and_chosen_layers(reader: ck.Checkpoint) -> None:
     assert [row.name for row in one.layers if row.sparsity > 0.1] == ["conv2"]
 
 
+@pytest.mark.parametrize("pattern", ["2:4", "1:4", "block 4x4", "block 1x4"])
+def test_patterns_leave_only_what_they_allow(reader: ck.Checkpoint, pattern: str) -> None:
+    step = ck.Prune(None if ":" in pattern else 0.5, pattern=pattern, layers=["conv2", "dense"])
+    small = ck.compress(reader, ck.Recipe(step))
+    for name in ("conv2", "dense"):
+        weights = small.weights(name)
+        if ":" in pattern:
+            kept, of = (int(number) for number in pattern.split(":"))
+            assert (np.count_nonzero(weights.reshape(-1, of), axis=1) <= kept).all()
+        else:
+            rows, columns = (int(number) for number in pattern.removeprefix("block ").split("x"))
+            matrix = weights.reshape(len(weights), -1)
+            blocks = matrix.reshape(len(matrix) // rows, rows, -1, columns).swapaxes(1, 2)
+            filled = np.count_nonzero(blocks, axis=(2, 3))
+            assert (filled == 0).mean() == pytest.approx(0.5, abs=0.001)
+    assert {row.name for row in small.layers if row.sparsity > 0.4} == {"conv2", "dense"}
+
+
+def test_activation_beats_magnitude_and_lot_loses(reader: ck.Checkpoint, digits: Digits) -> None:
+    part = digits.validation.take(1000)
+    accuracy = {
+        kind: ck.evaluate(
+            ck.compress(reader, ck.Recipe(ck.Prune(0.7, layers=["dense"], importance=kind)), digits.train), part
+        ).accuracy
+        for kind in ("magnitude", "activation", "random")
+    }
+    assert accuracy["activation"] > 0.95
+    assert accuracy["magnitude"] > 0.95
+    assert accuracy["random"] < min(accuracy["activation"], accuracy["magnitude"])
+
+
+@pytest.mark.parametrize("quantize", [[], [ck.Quantize()], [ck.Quantize(8, 32)], [ck.Prune(0.3), ck.Quantize(4, 8)]])
+def test_removed_channels_are_gone_from_the_file(reader: ck.Checkpoint, digits: Digits, quantize: list) -> None:
+    small = ck.compress(reader, ck.Recipe(ck.Prune(0.25, pattern="channel"), *quantize), digits.train)
+    assert [row.shape for row in small.layers] == [(24, 3, 3, 1), (48, 3, 3, 24), (96, 2352), (10, 96)]
+    assert sum(row.macs for row in small.layers) < 0.6 * sum(row.macs for row in reader.layers)
+    assert ck.evaluate(small, digits.test.take(1000)).accuracy > 0.5
+
+
+@pytest.mark.parametrize(
+    ("step", "words"),
+    [
+        (ck.Prune(pattern="2:4"), "layer 'conv1'"),
+        (
+            ck.Prune(0.5, pattern="channel", layers=["head"]),
+            "its channels cannot be removed, since they are the model's",
+        ),
+        (ck.Prune(0.999, pattern="channel"), "removes every one of the 32 channels"),
+        (ck.Prune(0.5, importance="activation"), "importance='activation' needs digits"),
+    ],
+)
+def test_pruning_that_does_not_fit_is_refused(reader: ck.Checkpoint, step: ck.Prune, words: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(words)):
+        ck.compress(reader, ck.Recipe(step))
+
+
 @pytest.mark.parametrize(
     ("quantize", "theirs"),
     [

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import compresskit as ck
-from compresskit.recipe import ACTIVATION_BITS, ACTIVATION_RANGES, RANGES, SCOPES, STORES, WEIGHT_BITS
+from compresskit.recipe import ACTIVATION_BITS, ACTIVATION_RANGES, IMPORTANCES, RANGES, SCOPES, STORES, WEIGHT_BITS
 
 NAMES = st.text(alphabet="abcxyz_0123456789", min_size=1, max_size=8)
 
@@ -26,7 +26,15 @@ def allowed(weights: int, activations: int) -> bool:
 @st.composite
 def prunes(draw: st.DrawFn) -> ck.Prune:
     layers = draw(st.none() | st.lists(NAMES, min_size=1, max_size=3))
-    return ck.Prune(draw(st.floats(0, 0.999)), scope=draw(st.sampled_from(SCOPES)), layers=layers)
+    pattern = draw(st.sampled_from(["unstructured", "2:4", "1:4", "block 4x4"]))
+    return ck.Prune(
+        None if ":" in pattern else draw(st.floats(0, 0.999)),
+        scope=draw(st.sampled_from(SCOPES)) if pattern == "unstructured" else "layer",
+        layers=layers,
+        importance=draw(st.sampled_from(IMPORTANCES)),
+        pattern=pattern,
+        seed=draw(st.integers(0, 9)),
+    )
 
 
 @st.composite
@@ -99,6 +107,14 @@ def test_exactly_the_widths_that_go_together_are_accepted(weights: int, activati
         (lambda: ck.Prune(True), "Prune: sparsity is True"),
         (lambda: ck.Prune("0.5"), "Prune: sparsity is '0.5'"),
         (lambda: ck.Prune(0.5, scope="world"), "Prune: scope is 'world'; choose one of 'layer', 'global'"),
+        (lambda: ck.Prune(), "Prune: sparsity is None"),
+        (lambda: ck.Prune(0.3, pattern="2:4"), "the pattern 2:4 removes exactly 0.5"),
+        (lambda: ck.Prune(0.3, pattern="checked"), "Prune: pattern is 'checked'; choose 'unstructured'"),
+        (lambda: ck.Prune(0.3, pattern="5:4"), "Prune: "),
+        (lambda: ck.Prune(0.3, importance="luck"), "Prune: importance is 'luck'"),
+        (lambda: ck.Prune(0.3, seed=-1), "Prune: seed is -1"),
+        (lambda: ck.Prune(0.3, scope="global", pattern="channel"), "scope is 'global' with pattern 'channel'"),
+        (lambda: ck.Recipe(ck.Prune(0.5), ck.Prune(0.5, pattern="channel")), "remove channels first"),
         (lambda: ck.Prune(0.5, layers="conv1"), "Prune: layers is 'conv1'"),
         (lambda: ck.Prune(0.5, layers=[]), "Prune: layers is"),
         (lambda: ck.Quantize(weights=9), "Quantize: weights is 9"),

@@ -1,0 +1,171 @@
+"""What pruning steps leave of a float model: edited weights, or, where whole channels go, a smaller graph."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compresskit.data import Split
+from compresskit.litert import model as files
+from compresskit.litert.calibration import tensor_values
+from compresskit.litert.inspect import CHANNEL_AXIS, Site, sites
+from compresskit.litert.surgery import cuttable, groups, remove_channels
+from compresskit.pruning import importance
+from compresskit.pruning.patterns import channel_mask, global_masks, pattern_mask
+from compresskit.recipe import Prune
+
+SAMPLE_DIGITS = 100
+"""Digits on which the strength of a layer's inputs is measured, for importance="activation"."""
+
+Weights = dict[str, NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """A pruned float model.
+
+    Attributes
+    ----------
+    base : bytes
+        The float `.tflite`, with the channels that were removed cut out.
+    weights : dict of int to ndarray of float32
+        Weights that were edited: tensor index in `base` to the new array.
+    """
+
+    base: bytes
+    weights: Mapping[int, NDArray[np.float32]]
+
+
+@functools.lru_cache(maxsize=8)
+def prune(tflite: bytes, steps: tuple[Prune, ...], sample: Split | None = None) -> Pruned:
+    """Prune a float model, step after step.
+
+    Parameters
+    ----------
+    tflite
+        A plain float `.tflite`.
+    steps
+        The steps, those that remove channels first.
+    sample
+        Digits for importance="activation".
+
+    Returns
+    -------
+    Pruned
+        Weights that no step touches are left out.
+
+    Raises
+    ------
+    ValueError
+        If a weight is not finite, a pattern does not fit a layer, every channel would go, or digits are missing; the
+        sentence names the layer.
+    """
+    base = tflite
+    for step in steps:
+        if step.pattern == "channel":
+            base = _cut(base, step, sample)
+    weights, touched = dict(float_weights(base)), set[str]()
+    for step in (step for step in steps if step.pattern != "channel"):
+        chosen = {name: weights[name] for name in step.layers or weights}
+        masks = _masks(step, _scores(base, step, chosen, sample, weights))
+        weights.update({name: array * masks[name] for name, array in chosen.items()})
+        touched.update(chosen)
+    return Pruned(base, {site.weights: weights[site.name] for site in layer_sites(base) if site.name in touched})
+
+
+@functools.lru_cache(maxsize=32)
+def layer_sites(tflite: bytes) -> tuple[Site, ...]:
+    """Find the layers of a file that does not change."""
+    return sites(files.read(tflite))
+
+
+@functools.lru_cache(maxsize=16)
+def float_weights(tflite: bytes) -> Weights:
+    """Read the float weights of every layer, and refuse a model in which one is not finite.
+
+    Returns
+    -------
+    dict of str to ndarray of float32
+        Layer name to weights, in LiteRT's shapes; not to be written to.
+    """
+    model = files.read(tflite)
+    weights = {}
+    for site in sites(model):
+        array = files.dequantized(model, model.subgraphs[0].tensors[site.weights])
+        if not np.isfinite(array).all():
+            raise ValueError(
+                f"layer {site.name!r}: {int((~np.isfinite(array)).sum())} of its weights are infinite or undefined; "
+                "the training went wrong: train again from finite weights"
+            )
+        weights[site.name] = array
+    return weights
+
+
+def _cut(base: bytes, step: Prune, sample: Split | None) -> bytes:
+    """Remove channels: of every group that can be cut, or of those that the layers named make."""
+    known = {name: group for group in groups(base) for name in group.layers}
+    for name in step.layers or ():
+        if name not in known or not known[name].cuttable:
+            reason = known[name].reason if name in known else "no channels are known for it"
+            raise ValueError(f"Prune: layer {name!r}: its channels cannot be removed, since {reason}")
+    chosen = [group for group in cuttable(base) if not step.layers or set(step.layers) & set(group.layers)]
+    if not chosen:
+        raise ValueError("Prune: there is no layer whose channels can be removed; choose another pattern")
+    weights = float_weights(base)
+    scores = _scores(base, step, weights, sample, weights)
+    kinds = {site.name: site.op for site in layer_sites(base)}
+    kept = {}
+    for group in chosen:
+        together = sum(
+            importance.per_channel(scores[name], axis=CHANNEL_AXIS[kinds[name]], pool="l2") for name in group.layers
+        )
+        kept[group.name] = channel_mask(np.asarray(together), _sparsity(step), name=group.name)
+    return remove_channels(base, kept)
+
+
+def _sparsity(step: Prune) -> float:
+    """Give the fraction asked for; the recipe has seen to it that there is one."""
+    return 0.0 if step.sparsity is None else step.sparsity
+
+
+def _masks(step: Prune, scores: Mapping[str, NDArray[np.float32]]) -> Mapping[str, NDArray[np.bool_]]:
+    """Decide which weights stay."""
+    if step.scope == "global":
+        return global_masks(scores, _sparsity(step))
+    return {name: pattern_mask(array, step.pattern, step.sparsity, name=name) for name, array in scores.items()}
+
+
+def _scores(
+    base: bytes, step: Prune, chosen: Weights, sample: Split | None, weights: Weights
+) -> dict[str, NDArray[np.float32]]:
+    """Score each weight as the step asks."""
+    if step.importance == "random":
+        return {
+            name: importance.chance(array, seed=step.seed + index) for index, (name, array) in enumerate(chosen.items())
+        }
+    if step.importance == "activation":
+        scales = _input_scales(base, sample, weights)
+        return {name: importance.activation(array, scales[name], name=name) for name, array in chosen.items()}
+    return {name: importance.magnitude(array) for name, array in chosen.items()}
+
+
+def _input_scales(base: bytes, sample: Split | None, weights: Weights) -> dict[str, NDArray[np.float64]]:
+    """Measure how strong each input channel of each layer is, on average over the sample."""
+    if sample is None:
+        raise ValueError(
+            "calibration: importance='activation' needs digits to see what flows, and there are none; give "
+            "calibration=digits.train, or choose importance='magnitude'"
+        )
+    model = files.read(base)
+    graph = model.subgraphs[0]
+    edited = {site.weights: weights[site.name] for site in layer_sites(base)}
+    values = tensor_values(base, np.asarray(sample.images), edited)
+    scales = {}
+    for site in layer_sites(base):
+        source = files.tensor_name(graph.tensors[graph.operators[site.operator].inputs[0]])
+        scales[site.name] = importance.mean_absolute_input(values[source], name=site.name)
+    return scales
