@@ -383,7 +383,7 @@ EXERCISES = {
     "conv_parameters": CONV_PARAMETERS,
     "conv_macs": CONV_MACS,
     "kilobytes": KILOBYTES,
-    "wilson_interval": WILSON,
     "first_to_shrink": FIRST_TO_SHRINK,
     "why": WHY,
+    "wilson_interval": WILSON,
 }
