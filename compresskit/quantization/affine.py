@@ -176,6 +176,10 @@ def affine_grid(
     error added to every sum. Rounding Z shifts the grid by at most half a step, so that `low` and `high` are then
     only nearly its ends.
 
+    TensorFlow's `fake_quant_with_min_max_vars` gives the same numbers but in three cases: where -low / S lies half
+    way between integers, its Z goes away from zero and this one to the even integer; a range without 0 it moves to 0
+    without widening it; and a value half way between two numbers of the grid it rounds up.
+
     Parameters
     ----------
     low, high : float or array of floats
