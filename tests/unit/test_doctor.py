@@ -280,13 +280,14 @@ def test_a_lab_without_anywidget_shows_blanks(in_a_kernel, tmp_path: Path):
 @pytest.mark.skipif(sys.platform == "win32", reason="reads commands as POSIX systems have them")
 def test_of_a_lab_that_says_nothing_the_command_tells(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.delenv("COMPRESSKIT_LAB", raising=False)
-    python = tmp_path / "bin" / "python"
-    python.parent.mkdir()
-    python.symlink_to(sys.executable)
-    wait = subprocess.Popen([str(python), "-c", "input()"], stdin=subprocess.PIPE)
+    program = tmp_path / "bin" / "python"
+    program.parent.mkdir()
+    program.symlink_to("/bin/sleep")  # a Python in a place that is no environment would not start
+    running = subprocess.Popen([str(program), "60"])
     try:
-        monkeypatch.setenv("JPY_PARENT_PID", str(wait.pid))
+        monkeypatch.setenv("JPY_PARENT_PID", str(running.pid))
         assert doctor.lab_prefix() == tmp_path
     finally:
-        wait.communicate(b"\n")
+        running.kill()
+        running.wait()
     assert doctor.lab_prefix() is None  # gone
