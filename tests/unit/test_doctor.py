@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
@@ -280,11 +281,15 @@ def test_a_lab_without_anywidget_shows_blanks(in_a_kernel, tmp_path: Path):
 @pytest.mark.skipif(sys.platform == "win32", reason="reads commands as POSIX systems have them")
 def test_of_a_lab_that_says_nothing_the_command_tells(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.delenv("COMPRESSKIT_LAB", raising=False)
+    import psutil
+
     program = tmp_path / "bin" / "python"
     program.parent.mkdir()
     program.symlink_to("/bin/sleep")  # a Python in a place that is no environment would not start
     running = subprocess.Popen([str(program), "60"])
     try:
+        while not psutil.Process(running.pid).cmdline():  # between fork and exec
+            time.sleep(0.01)
         monkeypatch.setenv("JPY_PARENT_PID", str(running.pid))
         assert doctor.lab_prefix() == tmp_path
     finally:
