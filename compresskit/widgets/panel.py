@@ -16,7 +16,7 @@ from compresskit.widgets.live import Live
 from compresskit.widgets.picture import Picture
 from compresskit.widgets.style import style_tag
 
-PICTURE_PATIENCE: Final = 4.0
+PICTURE_PATIENCE: Final = 8.0
 """Seconds that showing a panel waits for its first result, so that the still picture shows one."""
 
 
@@ -205,16 +205,17 @@ class Panel:
     def _summary(self) -> str:
         raise NotImplementedError
 
-    def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
-        """Show the panel; beside it goes a still picture, for a reader without a kernel."""
+    def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Show the panel; beside it goes a still picture, for a reader without a kernel. Gives data and metadata."""
         self.wait_idle(PICTURE_PATIENCE)
         with self.lock:
-            bundle: dict[str, Any] = {"text/plain": self._summary(), "image/png": self._picture().png()}
+            picture = self._picture()
+            bundle: dict[str, Any] = {"text/plain": self._summary(), "image/png": picture.png()}
             if not self.closed:
                 view = self.box._repr_mimebundle_()
                 view = view[0] if isinstance(view, tuple) else view
                 bundle = {**{kind: value for kind, value in view.items() if kind != "text/plain"}, **bundle}
-        return bundle
+        return bundle, {"image/png": {"alt": picture.title, "width": round(picture.width)}}
 
     def __repr__(self) -> str:
         return self._summary()

@@ -489,15 +489,10 @@ class Workbench(Panel):
     # -- without a kernel --------------------------------------------------------------------------------------
 
     def _summary(self) -> str:
-        text = f"Workbench: {self.checkpoint.name}, {self.checkpoint.size:,} bytes"
-        if self.point is None or not self.point.exact:
-            return text
-        point = self.point
-        what = point.setting.describe()
-        return f"{text}; {what}: {point.compressed.size:,} bytes, {percent(point.score.accuracy)} of {point.score.n:,}"
+        return f"Workbench: {self.checkpoint.name}, {self.checkpoint.size:,} bytes"
 
     def _picture(self) -> Picture:
-        made = Picture(820, 652, self._summary())
+        made = Picture(820, 652, f"{self._summary()}: size against accuracy, and the bytes of each layer")
         made.text(20, 34, f"Workbench: {self.checkpoint.name}", size=18, bold=True)
         star, point = self._star("file"), self.point
         if star is None or point is None:

@@ -134,9 +134,10 @@ class LabServer:
             body = answer.read()
         return json.loads(body) if body else None
 
-    def write(self, name: str, cells: Sequence[str]) -> Path:
-        """Write a notebook of code cells."""
-        book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+    def write(self, name: str, cells: Sequence[str | nbformat.NotebookNode]) -> Path:
+        """Write a notebook of code cells: their source, or whole cells with outputs."""
+        whole = [nbformat.v4.new_code_cell(cell) if isinstance(cell, str) else cell for cell in cells]
+        book = nbformat.v4.new_notebook(cells=whole)
         book.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
         path = self.notebooks / name
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import base64
+
+import nbformat
+
+from compresskit.widgets.picture import Picture
+
 CHARTS = """
 from compresskit.widgets.figures import Chart, figure
 from compresskit.widgets.style import style_tag
@@ -81,3 +87,23 @@ def test_a_drawn_stroke_reaches_python(open_notebook):
     notebook.page.keyboard.press("Delete")
     notebook.page.wait_for_timeout(300)
     assert notebook.kernel("print(pad.digit.any())") == "False\n"
+
+
+def test_a_saved_panel_whose_kernel_is_gone_is_a_still_picture(open_notebook):
+    """What a learner saved holds the address of a widget that no longer exists; JupyterLab then takes the picture."""
+    made = Picture(200, 100, "still")
+    made.rectangle(20, 20, 100, 50, fill="after")
+    data = {
+        "text/plain": "a panel",
+        "image/png": base64.b64encode(made.png()).decode(),
+        "application/vnd.jupyter.widget-view+json": {"version_major": 2, "version_minor": 0, "model_id": "gone"},
+    }
+    shown = {"image/png": {"alt": "a still panel", "width": 200}}
+    output = nbformat.v4.new_output("execute_result", data=data, metadata=shown, execution_count=1)
+    notebook = open_notebook([nbformat.v4.new_code_cell("panel", outputs=[output], execution_count=1)])
+    image = notebook.page.locator(".jp-OutputArea-output img")
+    image.wait_for()
+    notebook.wait("() => jupyterapp.shell.currentWidget.sessionContext.session?.kernel?.status === 'idle'")
+    notebook.page.wait_for_timeout(1000)
+    assert image.is_visible() and image.bounding_box()["width"] == 200
+    assert notebook.page.get_by_text("model not found").count() == 0

@@ -89,9 +89,9 @@ def test_watch_says_how_it_ended():
 
 def test_a_reader_without_a_kernel_gets_the_curves(monkeypatch):
     shown = []
-    handle = SimpleNamespace(update=lambda what: shown.append(what._repr_mimebundle_()))
+    handle = SimpleNamespace(update=lambda what: shown.append(what._repr_mimebundle_()[0]))
     monkeypatch.setattr(
-        "IPython.display.display", lambda what, display_id: shown.append(what._repr_mimebundle_()) or handle
+        "IPython.display.display", lambda what, display_id: shown.append(what._repr_mimebundle_()[0]) or handle
     )
     with watch(3) as panel:
         panel.update(progress(1, 10, validation_loss=0.1, validation_accuracy=0.9))

@@ -130,7 +130,7 @@ def test_another_kind_of_model_is_refused(model, digits, messages, monkeypatch):
 
 
 def test_the_bundle_has_a_still_picture(panel):
-    bundle = panel._repr_mimebundle_()
+    bundle, _ = panel._repr_mimebundle_()
     assert bundle["image/png"].startswith(b"\x89PNG")
     assert bundle["text/plain"] == "Draw a digit: digit_reader beside a smaller file of it"
 

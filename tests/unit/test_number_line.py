@@ -74,7 +74,7 @@ def test_a_range_without_width_does_not_break_the_panel():
     slide(panel.low, 0.0)
     slide(panel.high, 0.0)
     assert panel.result.clipped == 1.0
-    assert panel._repr_mimebundle_()["image/png"].startswith(b"\x89PNG")
+    assert panel._repr_mimebundle_()[0]["image/png"].startswith(b"\x89PNG")
     slide(panel.high, 0.5)
     assert panel.result.clipped == 0.0 and "symmetric" in repr(panel), "a symmetric grid reaches as far down as up"
     panel.kind.value = False
