@@ -13,7 +13,6 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from compresskit.atomic import write_atomically
 from compresskit.data import Split
 from compresskit.litert import calibration as flows
 from compresskit.litert import model as files
@@ -23,7 +22,7 @@ from compresskit.litert.verify import check_file
 from compresskit.pruned import SAMPLE_DIGITS, Pruned, float_weights, layer_sites, prune
 from compresskit.quantization.ranges import Method
 from compresskit.recipe import Quantize, Recipe
-from compresskit.zoo import Checkpoint
+from compresskit.zoo import Checkpoint, save_tflite
 
 PROBES = 8
 """Examples on which each new file is checked, operator by operator."""
@@ -101,12 +100,7 @@ class Compressed:
         ValueError
             If the name does not end in `.tflite`.
         """
-        target = Path(path)
-        if target.suffix != ".tflite":
-            raise ValueError(f"path is {str(path)!r}; give a name that ends in .tflite")
-        with write_atomically(target) as file:
-            file.write(self.tflite)
-        return target
+        return save_tflite(path, self.tflite)
 
 
 def compress(checkpoint: Checkpoint, recipe: Recipe, calibration: Split | None = None) -> Compressed:

@@ -139,19 +139,39 @@ class Checkpoint:
         ValueError
             If the name does not end in `.tflite`.
         """
-        target = Path(path)
-        if target.suffix != ".tflite":
-            raise ValueError(f"path is {str(path)!r}; give a name that ends in .tflite")
-        _write(target, self.tflite)
+        target = save_tflite(path, self.tflite)
         if self.keras is not None:
-            _write(target.with_suffix(".keras"), self.keras)
+            with write_atomically(target.with_suffix(".keras")) as file:
+                file.write(self.keras)
         return target
 
 
-def _write(path: Path, data: bytes) -> None:
-    """Write a file beside its place and move it there."""
-    with write_atomically(path) as file:
-        file.write(data)
+def save_tflite(path: str | Path, tflite: bytes) -> Path:
+    """Write a `.tflite`, beside its place first and then moved there.
+
+    Parameters
+    ----------
+    path
+        A file name that ends in `.tflite`.
+    tflite
+        The bytes.
+
+    Returns
+    -------
+    Path
+        The file written.
+
+    Raises
+    ------
+    ValueError
+        If the name does not end in `.tflite`.
+    """
+    target = Path(path)
+    if target.suffix != ".tflite":
+        raise ValueError(f"path is {str(path)!r}; give a name that ends in .tflite")
+    with write_atomically(target) as file:
+        file.write(tflite)
+    return target
 
 
 def _graph_shapes(tflite: bytes) -> tuple[tuple[int, ...], tuple[int, ...]]:
