@@ -247,19 +247,32 @@ FRONT_ENDS = ("@jupyter-widgets/jupyterlab-manager", "anywidget")
 
 
 def requirements() -> dict[str, tuple[str, ...]]:
-    """Return the names of the packages that compresskit asks for, by extra; "" is the live half."""
+    """Return the names of the packages that compresskit asks for on this platform, by extra; "" is the live half."""
     try:
         lines = metadata.requires("compresskit") or []
     except metadata.PackageNotFoundError:
         return {}
     found: dict[str, tuple[str, ...]] = {"": ()}
     for line in lines:
-        name = re.match(r"[A-Za-z0-9._-]+", line)
         extra = re.search(r"extra == ['\"](\w+)['\"]", line)
-        if name:
-            key = extra[1] if extra else ""
+        key = extra[1] if extra else ""
+        name = re.match(r"[A-Za-z0-9._-]+", line)
+        if name and applies(line, key):
             found[key] = (*found.get(key, ()), name[0])
     return found
+
+
+def applies(line: str, extra: str) -> bool:
+    """Tell whether a requirement is meant for this platform.
+
+    Without `packaging`, which reads markers, one of the live half that has a marker is left out.
+    """
+    try:
+        from packaging.requirements import Requirement
+    except ImportError:
+        return ";" not in line or bool(extra)
+    marker = Requirement(line).marker
+    return marker is None or bool(marker.evaluate({"extra": extra}))
 
 
 def installed(name: str) -> str | None:

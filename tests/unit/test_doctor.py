@@ -118,6 +118,19 @@ def test_no_tensorflow_is_fine_for_the_live_half(monkeypatch: pytest.MonkeyPatch
     assert "everything live works" in found.sentence
 
 
+def test_a_package_for_other_platforms_is_not_missed(monkeypatch: pytest.MonkeyPatch):
+    lines = [
+        "numpy>=2",
+        "elsewhere>=1; sys_platform == 'plan9'",
+        "ruff; extra == 'dev'",
+        "rough; extra == 'dev' and os_name == 'x'",
+    ]
+    monkeypatch.setattr(metadata, "requires", lambda name: lines)
+    assert doctor.requirements() == {"": ("numpy",), "dev": ("ruff",)}
+    monkeypatch.setitem(sys.modules, "packaging.requirements", None)
+    assert doctor.requirements()[""] == ("numpy",)
+
+
 def test_an_uninstalled_clone_is_told_what_to_run(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(doctor, "requirements", dict)
     assert "make setup" in only(doctor.look_at_packages(), PROBLEM).remedy
