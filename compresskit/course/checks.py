@@ -72,6 +72,9 @@ class Exercise:
         Largest relative difference between numbers that still counts as equal.
     draw
         Makes an SVG of one wrong answer from its arguments, what came and what was expected.
+    examine
+        Judges a value of which more than one is right, such as a recipe that reaches a goal: gives whether it does,
+        and what to say. It takes the place of the comparison with `reference` and `mistakes`.
     """
 
     reference: Any
@@ -80,6 +83,7 @@ class Exercise:
     praise: str = ""
     tolerance: float = 1e-6
     draw: Callable[[Case, Any, Any], str] | None = None
+    examine: Callable[[Any], tuple[bool, tuple[str, ...]]] | None = None
 
     @property
     def is_function(self) -> bool:
@@ -244,6 +248,9 @@ def _judge_value(name: str, task: Exercise, answer: Any) -> Verdict:
         return Verdict(
             name, "wrong", ("This exercise wants a value; a function came. Call it, and check what it gives.",)
         )
+    if task.examine is not None:
+        right, lines = task.examine(answer)
+        return Verdict(name, "right" if right else "wrong", (*lines, task.praise) if right else lines)
     if isinstance(answer, str):
         answer = answer.strip().lower()  # a choice: "B" is as good as "b"
     if same(answer, task.reference, task.tolerance):
