@@ -164,10 +164,9 @@ class Requantizer:
 
     @property
     def real(self) -> NDArray[np.float64]:
-        """M, in double precision."""
-        scales = (np.float32(s) for s in (self.input_scale, self.output_scale))
-        input_scale, output_scale = (np.float64(s) for s in scales)
-        return np.asarray(input_scale * np.asarray(self.weight_scale, np.float64) / output_scale)
+        """M = S_in S_w / S_out, in double precision, from scales that a file holds in single precision."""
+        scales = np.asarray([self.input_scale, self.output_scale], np.float32).astype(np.float64)
+        return np.asarray(scales[0] * np.asarray(self.weight_scale, np.float64) / scales[1])
 
     @property
     def multiplier(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -368,7 +368,7 @@ def _row_entropy(magnitudes: NDArray[np.float32], highest: int) -> float:
     if largest <= SMALLEST_WIDTH:
         return largest
     counts, _ = np.histogram(magnitudes[magnitudes > 0], bins, (0, largest))
-    return entropy_bins(counts, highest + 1) * largest / bins
+    return entropy_bins(counts, highest + 1, 32) * largest / bins
 
 
 def _divergence(counts: NDArray[np.int64], kept: int, levels: int) -> float:

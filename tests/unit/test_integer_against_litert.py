@@ -12,6 +12,7 @@ from small_networks import SmallNetwork
 import compresskit as ck
 from compresskit.litert import model as files
 from compresskit.litert.integer_layers import integer_model
+from compresskit.quantization.affine import Grid, quantize
 from compresskit.quantization.integer import trace
 
 FAN_IN_SPREAD = 74.0  # standard deviation of an evenly drawn int8
@@ -214,3 +215,13 @@ def test_an_unknown_operator_is_refused_by_name():
     model.operatorCodes[0].builtinCode = model.operatorCodes[0].deprecatedBuiltinCode = 25
     with pytest.raises(ValueError, match="SOFTMAX has no integer layer here"):
         integer_model(files.write(model))
+
+
+def test_halves_of_float_inputs_go_away_from_zero_in_one_kernel_and_to_even_in_the_other():
+    network = SmallNetwork((8,), 1.0, 0, "float32")
+    network.graph.tensors[0].quantization = None
+    network.requantize(1.0, 0)
+    x = np.float32([[0.5, 1.5, 2.5, 3.5, -0.5, -1.5, -2.5, np.nextafter(np.float32(0.5), np.float32(0))]])
+    grid = Grid(np.float32(1), np.int32(0))
+    np.testing.assert_array_equal(litert(network.bytes(), x), quantize(x, grid, "away"))
+    np.testing.assert_array_equal(litert(network.bytes(), x, reference=False), quantize(x, grid, "even"))

@@ -103,3 +103,19 @@ def test_the_converters_file_runs_in_integers_too(converted):
     interpreter.set_tensor(first, x)
     interpreter.invoke()
     np.testing.assert_array_equal(model.run(x), interpreter.get_tensor(interpreter.get_output_details()[0]["index"]))
+
+
+def test_the_converter_rounds_halves_away_from_zero(tf):
+    tf_keras = pytest.importorskip("tf_keras")
+    layer = tf_keras.layers.Dense(2)
+    image = tf_keras.Input((4,))
+    model = tf_keras.Model(image, layer(image))
+    weights = np.float32([[127, 127], [0.5, -0.5], [1.5, -1.5], [2.5, -2.5]])
+    layer.set_weights([weights, np.zeros(2, np.float32)])
+    converter = tf.lite.TFLiteConverter.from_keras_model(model)
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.representative_dataset = lambda: [[np.ones((1, 4), np.float32)]] * 3
+    small = files.read(converter.convert())
+    stored = files.stored(small, small.subgraphs[0].tensors[sites(small)[0].weights])
+    np.testing.assert_array_equal(stored, quantize(weights.T, weight_grid(weights.T, 8, axis=0), "away"))
+    np.testing.assert_array_equal(stored[0], [127, 1, 2, 3])
