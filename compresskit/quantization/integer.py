@@ -12,13 +12,15 @@ A processor without floating point multiplies by M as by m / 2^31 * 2^shift, wit
 (Jacob et al. 2018, https://arxiv.org/abs/1712.05877, section 2.2). How that product is rounded differs from kernel to
 kernel; measured on ai-edge-litert 2.3 (see `Rounding`):
 
-- "twice": first to 32 bits, halves up, then by the shift, halves away from zero. Reference CONV_2D, DEPTHWISE_CONV_2D
-  and QUANTIZE; gemmlowp's way, and CMSIS-NN's.
+- "twice": first to 32 bits, halves up, then by the shift, halves away from zero. Reference CONV_2D, DEPTHWISE_CONV_2D,
+  MEAN and QUANTIZE; gemmlowp's way, and CMSIS-NN's.
 - "once": one shift at the end, halves up. Other kernels, when built for it.
 - "float64": M in double precision, halves away from zero. Reference FULLY_CONNECTED.
-- "float32": M and the accumulator in single precision, halves to even. XNNPACK, the kernels used by default.
+- "float32": M and the accumulator in single precision, halves to even. XNNPACK's convolutions and dense layers, the
+  kernels used by default. (Its MEAN and QUANTIZE round in ways of their own.)
 
-They differ by one unit, where M * accumulator is close to a half. Layers below are plain values that know nothing of
+One layer's outputs differ by one unit, where M * accumulator is close to a half; in a deep network the differences of
+one layer are inputs of the next. Layers below are plain values that know nothing of
 files; `compresskit.litert.integer_layers` reads them from a `.tflite`.
 """
 
@@ -502,7 +504,7 @@ def trace(layers: Sequence[IntegerLayer], x: NDArray[Any]) -> list[NDArray[Any]]
 
 
 def with_rounding(layers: Sequence[IntegerLayer], rounding: Rounding) -> tuple[IntegerLayer, ...]:
-    """Copy a network, all its requantizers rounding in one way: "float32" makes of it what XNNPACK computes."""
+    """Copy a network, all its requantizers rounding in one way: "float32" makes XNNPACK's of it."""
     return tuple(
         replace(layer, requantize=replace(layer.requantize, rounding=rounding))
         if isinstance(layer, IntegerDense | IntegerConv | IntegerDepthwise | IntegerMean | IntegerRescale)
