@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import compresskit as ck
 from compresskit.litert import inspect
 from compresskit.litert.runtime import outputs
 
@@ -201,3 +202,14 @@ def test_folders_and_weights_alone_are_refused(tmp_path):
     build("small_student").save_weights(tmp_path / "weights.h5")
     with pytest.raises(ValueError, match="holds weights only"):
         convert_path(tmp_path / "weights.h5")
+
+
+def test_a_model_object_becomes_a_checkpoint_that_can_be_trained(keras, digits):
+    model = sequential(keras, keras.layers.Conv2D(4, 3, activation="relu", name="first"), keras.layers.MaxPooling2D())
+    checkpoint = ck.load_model(model)  # converted in a process of its own
+    assert checkpoint.layers[0].name == "first"
+    images = digits.test.images[:16]
+    expected = np.asarray(model(images[..., None].astype(np.float32) / 255))
+    assert np.abs(outputs(checkpoint.tflite, images) - expected).max() < 1e-5
+    again = to_keras(checkpoint)(images[..., None].astype(np.float32) / 255)
+    assert np.abs(np.asarray(again) - expected).max() < 1e-5
