@@ -42,8 +42,8 @@ COURSE_MAP = "<!-- course map -->"
 
 _OPEN = re.compile(r"^(?P<indent>\s*)# >>> solution(?::\s*(?P<stub>.*\S))?\s*$")
 _CLOSE = re.compile(r"^\s*# <<< solution\s*$")
-_LESSON = re.compile(r"^(\d\d_\w+|glossary)$")
-_LINK = re.compile(r"\]\((?P<page>(?:\d\d_\w+|glossary))\.md(?P<anchor>#[^)\s]*)?\)")
+_LESSON = re.compile(r"^(\d\d_\w+|glossary|workbench)$")
+_LINK = re.compile(r"\]\((?P<page>(?:\d\d_\w+|glossary|workbench))\.md(?P<anchor>#[^)\s]*)?\)")
 _METADATA = {
     "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
@@ -249,7 +249,7 @@ def clean_outputs(cell: Cell) -> list[Any]:
                 f"cell {cell.id}: the widget {data.get('text/plain', '')[:60]!r} has no picture for readers without a "
                 f"kernel; give it one of {', '.join(READABLE_WITHOUT_KERNEL)}, or tag the cell {IGNORED}"
             )
-        output.get("metadata", {}).clear()
+        output.get("metadata", {}).pop(WIDGET_VIEW, None)
         last = kept[-1] if kept else {}
         if output.output_type == "stream" and last.get("name") == output.name:
             last["text"] += output.text  # a cell that takes its time sends its lines one by one
@@ -399,8 +399,8 @@ def _lesson_link(name: str, wanted_by: str, titles: dict[str, str]) -> str:
 
 
 def _notebook_link(match: re.Match[str], *, solved: bool) -> str:
-    # The glossary has no solutions copy, so from the solutions folder it is one level up.
-    up = "../" if solved and match["page"] == "glossary" else ""
+    # Glossary and workbench have no solutions copy, so from the solutions folder they are one level up.
+    up = "../" if solved and not match["page"][:2].isdigit() else ""
     return f"]({up}{match['page']}.ipynb{match['anchor'] or ''})"
 
 

@@ -1,4 +1,4 @@
-"""Still pictures in lessons: rows of digits, bars. They need no kernel and follow the theme."""
+"""Still pictures in lessons: rows of digits, bars. They need no kernel."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _CAPTION = 18
 
 @dataclass(frozen=True)
 class Still:
-    """A picture as a cell's output: SVG where the notebook is trusted, else PNG, else words.
+    """A picture as a cell's output: PNG, which every reader shows, trusted or not; else words.
 
     Parameters
     ----------
@@ -32,8 +32,8 @@ class Still:
         return f"[picture: {self.picture.title}]"
 
     def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-        bundle = {"text/plain": repr(self), "image/png": self.picture.png(), "image/svg+xml": self.picture.svg()}
-        return bundle, {"image/png": {"width": round(self.picture.width)}}
+        bundle = {"text/plain": repr(self), "image/png": self.picture.png()}
+        return bundle, {"image/png": {"alt": self.picture.title, "width": round(self.picture.width)}}
 
 
 def show_digits(images: NDArray[np.uint8], captions: Iterable[object] = (), columns: int = 10) -> Still:

@@ -180,8 +180,10 @@ def widget_output(**more: str) -> nbformat.NotebookNode:
 
 def test_widget_views_go_and_pictures_stay():
     cell = nbformat.v4.new_code_cell("show()", outputs=[widget_output(**{"image/png": "aGk="})])
+    cell.outputs[0].metadata = {"image/png": {"width": 300}}
     (output,) = clean_outputs(cell)
     assert set(output.data) == {"image/png", "text/plain"}
+    assert output.metadata == {"image/png": {"width": 300}}, "half of its pixels: it is drawn for sharp screens"
 
 
 def test_lines_that_came_one_by_one_are_one_output():
