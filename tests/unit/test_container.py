@@ -87,6 +87,9 @@ class TestThereAndBack:
         packed = container.pack(numbers.tobytes(), [Stretch(0, numbers.size, 8)])
         assert container.unpack(packed) == numbers.tobytes()
         assert len(packed) < 300_000 * np.log2(200) / 8 * 1.005
+        reader = container._Reader(packed, 8)
+        reader.varint(), reader.take(8), container._inflated(reader, 10**6)
+        assert reader.varint() >= 48
 
     def test_dead_rows_and_columns_take_next_to_nothing(self):
         weights = np.zeros((300, 784), np.float32)
@@ -244,7 +247,8 @@ class TestAbsurdClaims:
 
     @pytest.mark.parametrize("claimed", [10**5, 10**7, 2**62])
     def test_header_that_inflates_without_end(self, claimed):
-        bomb = container._deflated(bytes(50_000_000))
+        compressor = zlib.compressobj(9, zlib.DEFLATED, -15, 9, zlib.Z_DEFAULT_STRATEGY, container._dictionary())
+        bomb = b"".join(compressor.compress(bytes(10_000_000)) for _ in range(30)) + compressor.flush()
         body = container._varint(4000) + bytes(8) + container._varint(claimed) + container._varint(len(bomb)) + bomb
         with memory_limit(100), pytest.raises(ValueError, match="contradict"):
             container.unpack(sealed(body))
@@ -257,6 +261,17 @@ class TestAbsurdClaims:
         body = container._varint(1000) + bytes(8) + container._varint(len(header)) + container._varint(len(deflated))
         with memory_limit(100), pytest.raises(ValueError, match="contradict"):
             container.unpack(sealed(body + deflated + b"\1" + struct.pack("<Q", 1 << 31)))
+
+    @pytest.mark.parametrize(("pieces", "size"), [(257, 1), (200, 4_000_000)])
+    def test_more_tables_or_more_bytes_than_there_may_be(self, pieces, size):
+        one = container._varint(0) + container._varint(size) + bytes([2, 0])
+        one += container._varint(1) + container._varint(0) + container._varint(0) + container._varint(2**16)
+        header = container._varint(pieces) + one * pieces
+        deflated = container._deflated(header)
+        body = container._varint(4_000_000) + bytes(8) + container._varint(len(header))
+        body += container._varint(len(deflated)) + deflated + b"\1" + struct.pack("<Q", 1 << 31)
+        with memory_limit(100), pytest.raises(ValueError, match="contradict"):
+            container.unpack(sealed(body))
 
 
 @contextlib.contextmanager

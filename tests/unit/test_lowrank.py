@@ -92,6 +92,16 @@ class TestTucker2:
         assert errors == sorted(errors, reverse=True)
         assert errors[-1] < errors[0]
 
+    def test_ends_where_neither_side_can_be_improved_alone(self):
+        filters = random(8, 3, 3, 6)
+        cut = lowrank.tucker2(filters, 3, 2, iterations=500)
+        kept = np.square(cut.core).sum()
+        for side, axis, rank in ((cut.last[:, 0, 0], 3, 2), (cut.first[:, 0, 0].T, 0, 3)):
+            narrowed = np.tensordot(filters, side, (3 - axis, 0))
+            unfolded = np.moveaxis(narrowed, 0 if axis == 0 else 2, 0)
+            best = np.linalg.svd(unfolded.reshape(len(unfolded), -1), compute_uv=False)[:rank]
+            assert kept == pytest.approx(np.square(best).sum(), rel=1e-9)
+
     @pytest.mark.parametrize("strides", [(1, 1), (2, 2), (2, 1)])
     def test_three_layers_compute_what_one_would(self, strides):
         filters, images = random(5, 3, 3, 4), random(2, 8, 7, 4, seed=1)

@@ -32,7 +32,7 @@ class TestSlots:
         assert slots.sum() == rans.SLOTS
         np.testing.assert_array_equal(slots > 0, counts > 0)
 
-    @given(hnp.arrays(np.int64, st.integers(2, 5), elements=st.integers(1, 100)))
+    @given(hnp.arrays(np.int64, st.integers(2, 12), elements=st.sampled_from([1, 2, 9, 77, 10**5, 10**6, 3 * 10**6])))
     def test_moving_a_slot_never_saves_bits(self, counts):
         slots = rans.slots_for(counts)
 
@@ -44,7 +44,7 @@ class TestSlots:
             moved[giver] -= 1
             moved[taker] += 1
             if moved.min() > 0:
-                assert bits(moved) >= bits(slots) - 1e-6
+                assert bits(moved) >= bits(slots) * (1 - 1e-12) - 1e-6
 
     @pytest.mark.parametrize("counts", [[], [0, 0], [-1, 5], np.ones(rans.SLOTS + 1)])
     def test_refuses(self, counts):
