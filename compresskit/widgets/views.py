@@ -260,8 +260,8 @@ def layers_table(before: Sequence[Layer], after: Sequence[Layer], files: tuple[i
         + "<td></td><td></td></tr>"
     )
     return (
-        f'<table class="ck-table"><colgroup>{widths}</colgroup><thead><tr>{head}</tr></thead>'
-        f"<tbody>{''.join(rows)}</tbody></table>"
+        f'<div class="ck-many"><table class="ck-table"><colgroup>{widths}</colgroup><thead><tr>{head}</tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody></table></div>"
     )
 
 

@@ -235,7 +235,7 @@ class Workbench(Panel):
         self._histogram = Chart(
             views.weights_figure(None), height=250, lock=self.lock, label="Histogram of the weights"
         )
-        self._histogram_note = markup(_note(""))
+        self._histogram_note = markup(_note("", "ck-three-lines"))
         self._table = markup(self._layers(self.checkpoint))
         self._strip = markup('<div class="ck-digits"></div>')
         self._strip_note = markup(_note("Reading"))
@@ -359,7 +359,7 @@ class Workbench(Panel):
 
     def _on_start(self, _setting: Setting, exact: bool) -> None:
         which = f"all {len(self.test):,}" if exact else f"{len(self._sample):,}"
-        self._say(f"Reading {which} digits", "busy")
+        self._say(f"reading {which}", "busy")
 
     def _on_error(self, _setting: Setting, message: str) -> None:
         self._status.say("error", "", message)
@@ -467,7 +467,7 @@ class Workbench(Panel):
         bits = step.for_layer(name).weights if step else 32
         view = view_weights(before, after, layer, bits, step.granularity if step else "tensor")
         self._histogram.show(views.weights_figure(view))
-        self._histogram_note.value = _note(views.weights_note(view, bits))
+        self._histogram_note.value = _note(views.weights_note(view, bits), "ck-three-lines")
         self._weights_shown = (point.compressed.recipe, name)
 
     def _weights(self, name: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -478,13 +478,13 @@ class Workbench(Panel):
     def _say(self, small: str, kind: str) -> None:
         """Write the status line: the latest figures, and what is going on."""
         if self.point is None:
-            self._status.say(kind, "", small)
+            self._status.say(kind, "", f"{small} digits".capitalize())
             return
         score, size = self.point.score, self.point.compressed.size
-        low, high = score.interval
+        low, high = (100 * end for end in score.interval)
         figures = f"{percent(score.accuracy)} right, {kilobytes(size)}, {times_smaller(self.checkpoint.size, size)}"
-        interval = f"95 % interval {percent(low)} to {percent(high)}; {size:,} bytes"
-        self._status.say(kind, figures, f"{interval}. {small}")
+        read = f"{score.n:,} digits{'' if self.point.exact else ' (preview)'}"
+        self._status.say(kind, figures, f"{read}, 95 % interval {low:.2f} to {high:.2f} %; {size:,} bytes; {small}")
 
     # -- without a kernel --------------------------------------------------------------------------------------
 
@@ -505,8 +505,10 @@ class Workbench(Panel):
         marks = [visit.mark("file") for visit in self._visits.values()]
         made.place(views.tradeoff_picture(star, marks, AXIS_TITLES["file"], 780, 340), 20, 92)
         made.text(20, 460, "Bytes by layer, before and after", size=13, bold=True)
-        table = views.layers_picture(self.checkpoint.layers[:4], point.compressed.layers[:4], 780)
-        made.place(table, 20, 470)
+        pairs = list(zip(self.checkpoint.layers, point.compressed.layers, strict=True))
+        largest = sorted(sorted(range(len(pairs)), key=lambda place: -pairs[place][0].bytes)[:4])
+        before, after = zip(*(pairs[place] for place in largest), strict=True)
+        made.place(views.layers_picture(before, after, 780), 20, 470)
         made.text(20, 636, "A still picture. Run the cell for the live panel.", size=11, ink="muted")
         return made
 
@@ -528,14 +530,12 @@ def _heading(text: str, more: str = "") -> ipywidgets.HTML:
     return markup(f'<h4 class="ck-heading">{html.escape(text)}</h4>{more}')
 
 
-def _note(text: str) -> str:
-    return f'<div class="ck-note ck-fixed-note">{html.escape(text)}</div>'
+def _note(text: str, kind: str = "ck-one-line") -> str:
+    return f'<div class="ck-note {kind}">{html.escape(text)}</div>'
 
 
 def _time(outcome: Outcome[Setting, Point]) -> str:
-    score = outcome.value.score
-    which = f"all {score.n:,} digits" if outcome.exact else f"a preview of {score.n:,} digits"
-    return f"Read {which}, seen before" if outcome.cached else f"Read {which} in {1000 * outcome.seconds:,.0f} ms"
+    return "known already" if outcome.cached else f"{1000 * outcome.seconds:,.0f} ms"
 
 
 def file_name(model: str, setting: Setting) -> str:

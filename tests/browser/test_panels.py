@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import random
+import time
 
 import pytest
 
@@ -134,6 +137,41 @@ def test_without_a_clipboard_the_recipe_is_shown_and_selected(workbench):
         "() => { const e = document.activeElement; return e.value.slice(e.selectionStart, e.selectionEnd); }"
     )
     assert "ck.Recipe" in selected
+
+
+def test_random_hands_leave_a_living_panel(workbench):
+    """Keys, clicks on every control and on the plot, themes, in any order; then the plot agrees with a fresh run."""
+    notebook, page = workbench, workbench.page
+    generator = random.Random(7)
+    seconds = float(os.environ.get("COMPRESSKIT_RANDOM_SECONDS", "12"))
+    notebook.kernel("bench.move_to(Setting(activations=32)); bench.wait_idle(120)")  # 16-bit ones would take minutes
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        what = generator.randrange(6)
+        if what <= 2:
+            keys = generator.choices(["ArrowLeft", "ArrowRight", "PageUp", "PageDown", "Home", "End"], k=3)
+            notebook.press(generator.choice([".ck-sparsity", ".ck-weights"]), *keys)
+        elif what == 3:
+            group = generator.choice([".ck-scope", ".ck-granularity", ".ck-ranges", ".ck-axis"])
+            buttons = page.locator(f"{group} button")
+            buttons.nth(generator.randrange(buttons.count())).click()
+        elif what == 4:
+            box = page.locator(".ck-grow .js-plotly-plot").bounding_box()
+            across, down = (generator.random() * box[side] for side in ("width", "height"))
+            page.mouse.click(box["x"] + across, box["y"] + down)
+        else:
+            page.locator(".ck-layer select").select_option(index=generator.randrange(4))
+    page.locator(".ck-axis button").first.click()
+    page.wait_for_timeout(1000)  # what the page still has to send would move the controls again
+    notebook.kernel("last = Setting(0.3, weights=4)")
+    notebook.until(
+        "(bench.move_to(last), bench.wait_idle(120), bench.setting == last and bench.point.setting == last)[2]"
+    )
+    fresh = notebook.kernel("print(ck.compress(bench.checkpoint, last.recipe(), bench.calibration).size)")
+    notebook.wait(
+        "(size) => document.querySelector('.ck-grow .js-plotly-plot').data[3].x[0] === size / 1000", int(fresh)
+    )
+    assert notebook.kernel("print(type(bench._live.last_error).__name__)").strip() in ("NoneType", "ValueError")
 
 
 def test_running_the_cell_again_leaves_one_workbench(workbench):
