@@ -127,6 +127,7 @@ def lab_command(folder: Path, notebook: str, port: int, browser: bool) -> list[s
         f"--LabApp.default_url=/lab/tree/{notebook}",
         "--LabApp.extension_manager=readonly",  # the other kind asks the network
         '--ServerApp.jpserver_extensions={"jupyterlab_jupytext":False}',  # saving a notebook leaves its lesson alone
+        "--KernelManager.transport_encryption=auto",  # others on this computer cannot listen in
         "--Application.log_level=WARN",  # prints the address, and what goes wrong
     ]
 

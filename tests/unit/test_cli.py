@@ -158,6 +158,7 @@ class Lab:
 
     def __init__(self, home: Path) -> None:
         (home / ".cache").mkdir(parents=True)
+        self.home = home
         self.log = home / "log.txt"
         environment = {
             "HOME": str(home),
@@ -233,6 +234,8 @@ class TestLab:
             assert started[0].cmdline()[0] == sys.executable
             assert "PYTHONPATH" not in started[0].environ()
             assert started[0].environ()["COMPRESSKIT_LAB"] == sys.prefix
+            (connection,) = lab.home.rglob(f"kernel-{kernel['id']}.json")
+            assert "curve_publickey" in json.loads(connection.read_text())
         finally:
             lab.call("DELETE", f"/api/kernels/{kernel['id']}")
 
