@@ -245,7 +245,7 @@ class TestAbsurdClaims:
         with pytest.raises(ValueError, match="claims to hold 1,152,921,504,606,846,976; that is not believable"):
             container.unpack(sealed(body))
 
-    @pytest.mark.parametrize("claimed", [10**5, 10**7, 2**62])
+    @pytest.mark.parametrize("claimed", [1000, 10**7, 2**62])
     def test_header_that_inflates_without_end(self, claimed):
         compressor = zlib.compressobj(9, zlib.DEFLATED, -15, 9, zlib.Z_DEFAULT_STRATEGY, container._dictionary())
         bomb = b"".join(compressor.compress(bytes(10_000_000)) for _ in range(30)) + compressor.flush()
