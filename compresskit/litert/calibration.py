@@ -7,7 +7,7 @@ itself, many examples at once.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -129,11 +129,33 @@ def chosen_ranges(
         Tensor name to (lowest, highest). The input keeps its full range: pixels are not clipped.
     """
     ranges = activation_ranges(tflite, images, weights)  # refuses what is not finite
-    _, first, names = _exposed(tflite)
+    counted = tensor_histograms(tflite, images, weights)
+    chosen = {name: choose_range(histogram, method, bits) for name, histogram in counted.items()}
+    return {**ranges, **chosen}
+
+
+def tensor_histograms(
+    tflite: bytes, images: NDArray[Any], weights: Weights | None = None, tensors: Container[str] | None = None
+) -> dict[str, Histogram]:
+    """Count the values of every tensor that a float model computes, batch by batch, so that none of them is kept.
+
+    Parameters
+    ----------
+    tflite, images, weights
+        As `tensor_values` takes them.
+    tensors
+        Names of those to be counted; None for all.
+
+    Returns
+    -------
+    dict of str to Histogram
+        Tensor name to its histogram; the input is not among them.
+    """
+    _, _, names = _exposed(tflite)
     counted: dict[str, Histogram] = {}
     for session, chunk, count in _batches(tflite, images, weights or {}):
         for name, values in zip(names, session(chunk), strict=True):
-            batch = Histogram.of(values[:count])
-            counted[name] = counted[name] + batch if name in counted else batch
-    chosen = {name: choose_range(histogram, method, bits) for name, histogram in counted.items()}
-    return {**chosen, first: ranges[first]}
+            if tensors is None or name in tensors:
+                batch = Histogram.of(values[:count])
+                counted[name] = counted[name] + batch if name in counted else batch
+    return counted
