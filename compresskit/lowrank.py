@@ -16,6 +16,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from compresskit.messages import of_layer
+
 Weights: TypeAlias = NDArray[Any]
 Matrix: TypeAlias = NDArray[np.float64]
 
@@ -429,18 +431,13 @@ def _checked(weights: Weights, axes: int, name: str) -> Matrix:
     """Return weights as float64, or say why they cannot be cut."""
     if weights.ndim != axes or weights.size == 0:
         kind = "a matrix (out, in)" if axes == 2 else "filters (out, height, width, in)"
-        raise ValueError(f"{_layer(name)}weights has shape {weights.shape}; give {kind} with at least one weight")
+        raise ValueError(f"{of_layer(name)}weights has shape {weights.shape}; give {kind} with at least one weight")
     if not np.all(np.isfinite(weights)):
-        raise ValueError(f"{_layer(name)}weights holds NaN or infinity; look at the network they come from")
+        raise ValueError(f"{of_layer(name)}weights holds NaN or infinity; look at the network they come from")
     return weights.astype(np.float64)
 
 
 def _check_rank(parameter: str, rank: int, highest: int, name: str) -> None:
     """Raise if a rank is out of range."""
     if not 1 <= rank <= highest:
-        raise ValueError(f"{_layer(name)}{parameter} is {rank}; choose from 1 to {highest}")
-
-
-def _layer(name: str) -> str:
-    """Start of an error message: which layer it is about, if that is known."""
-    return f"layer {name!r}: " if name else ""
+        raise ValueError(f"{of_layer(name)}{parameter} is {rank}; choose from 1 to {highest}")

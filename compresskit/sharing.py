@@ -20,6 +20,8 @@ from typing import Any, Literal, TypeAlias, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from compresskit.messages import of_layer
+
 Weights: TypeAlias = NDArray[Any]
 Matrix: TypeAlias = NDArray[np.float64]
 Start: TypeAlias = Literal["linear", "density", "k-means++"]
@@ -115,9 +117,9 @@ def kmeans(
         If the weights are empty or not finite, ``levels`` is too small, or ``start`` is not one of the three.
     """
     if iterations < 0:
-        raise ValueError(f"{_layer(name)}iterations is {iterations}; choose 0 or more")
+        raise ValueError(f"{of_layer(name)}iterations is {iterations}; choose 0 or more")
     if start not in get_args(Start):
-        raise ValueError(f"{_layer(name)}start is {start!r}; choose 'linear', 'density' or 'k-means++'")
+        raise ValueError(f"{of_layer(name)}start is {start!r}; choose 'linear', 'density' or 'k-means++'")
 
     def centres(ascending: Matrix, count: int) -> Matrix:
         return _lloyd(ascending, _first_centres(ascending, count, start, seed), iterations)
@@ -227,7 +229,7 @@ def ternary(weights: Weights, *, rule: Literal["best", "twn"] = "best", name: st
         alpha = descending[:count].mean()
         large = size >= descending[count - 1]
     else:
-        raise ValueError(f"{_layer(name)}rule is {rule!r}; choose 'best' or 'twn'")
+        raise ValueError(f"{of_layer(name)}rule is {rule!r}; choose 'best' or 'twn'")
     codes = np.where(large, np.where(values > 0, 2, 0), 1).astype(np.uint8).reshape(weights.shape)
     return Shared(np.array([-alpha, 0, alpha], dtype=weights.dtype), codes)
 
@@ -257,7 +259,7 @@ def uniform(weights: Weights, levels: int, *, name: str = "") -> Shared:
         If the weights are empty or not finite, or K is odd or too small.
     """
     if levels < 2 or levels % 2:
-        raise ValueError(f"{_layer(name)}levels is {levels}; choose an even number, such as 4, 8 or 16")
+        raise ValueError(f"{of_layer(name)}levels is {levels}; choose an even number, such as 4, 8 or 16")
     values = _flat(weights, name)
     if not values.any():
         return _nearest(weights, np.zeros(1))
@@ -300,7 +302,7 @@ def powers_of_two(weights: Weights, magnitudes: int, *, name: str = "") -> Share
     is chosen; b bits are 2^(b-2) magnitudes.
     """
     if magnitudes < 1:
-        raise ValueError(f"{_layer(name)}magnitudes is {magnitudes}; choose at least 1 power of two")
+        raise ValueError(f"{of_layer(name)}magnitudes is {magnitudes}; choose at least 1 power of two")
     values = _flat(weights, name)
     if not values.any():
         return _nearest(weights, np.zeros(1))
@@ -377,7 +379,7 @@ def _clustered(
     """Sort, find centres, and give each weight the nearest; zeros apart if they are to stay."""
     values = _flat(weights, name)
     if levels < 1:
-        raise ValueError(f"{_layer(name)}levels is {levels}; choose at least 1 shared value")
+        raise ValueError(f"{of_layer(name)}levels is {levels}; choose at least 1 shared value")
     ascending = np.sort(values)
     if not keep_zero:
         return _nearest(weights, _few_or(centres, ascending, levels))
@@ -385,7 +387,7 @@ def _clustered(
     if others.size == 0:
         return _nearest(weights, np.zeros(1))
     if levels < 2 and others.size < ascending.size:
-        raise ValueError(f"{_layer(name)}levels is {levels}; with zeros kept, choose at least 2 (one of them is 0)")
+        raise ValueError(f"{of_layer(name)}levels is {levels}; with zeros kept, choose at least 2 (one of them is 0)")
     if others.size == ascending.size:
         return _nearest(weights, _few_or(centres, others, levels))
     of_others = _few_or(centres, others, levels - 1)
@@ -535,12 +537,7 @@ def _code_type(levels: int) -> np.dtype[Any]:
 def _flat(weights: Weights, name: str) -> Matrix:
     """Return the weights as one row of float64, or say why they cannot be shared."""
     if weights.size == 0:
-        raise ValueError(f"{_layer(name)}weights has shape {weights.shape}: there is nothing to share")
+        raise ValueError(f"{of_layer(name)}weights has shape {weights.shape}: there is nothing to share")
     if not np.all(np.isfinite(weights)):
-        raise ValueError(f"{_layer(name)}weights holds NaN or infinity; look at the network they come from")
+        raise ValueError(f"{of_layer(name)}weights holds NaN or infinity; look at the network they come from")
     return weights.reshape(-1).astype(np.float64)
-
-
-def _layer(name: str) -> str:
-    """Start of an error message: which layer it is about, if that is known."""
-    return f"layer {name!r}: " if name else ""

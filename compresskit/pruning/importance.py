@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from compresskit.pruning.messages import of_layer
+from compresskit.messages import of_layer
 
 Weights: TypeAlias = NDArray[Any]
 Scores: TypeAlias = NDArray[Any]

@@ -16,8 +16,8 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from compresskit.messages import of_layer
 from compresskit.pruning import importance
-from compresskit.pruning.messages import of_layer
 
 Scores: TypeAlias = NDArray[Any]
 Mask: TypeAlias = NDArray[np.bool_]

@@ -1,4 +1,4 @@
-"""How error messages of this room begin."""
+"""How error messages about a layer begin."""
 
 from __future__ import annotations
 
