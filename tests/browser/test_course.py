@@ -121,7 +121,7 @@ def test_the_number_line_follows_the_keyboard(open_notebook):
     notebook.screenshot("number-line", ".compresskit")
 
 
-@pytest.mark.parametrize("name", ["00_start_here", "02_the_arithmetic_of_int8"])
+@pytest.mark.parametrize("name", ["00_start_here", "02_the_arithmetic_of_int8", "workbench"])
 def test_a_lesson_runs_without_an_error_in_the_console(open_notebook, lab, name):
     """The learner copy, from top to bottom; errors of cells and of the console fail the test."""
     cells = [cell.source for cell in nbformat.read(NOTEBOOKS / f"{name}.ipynb", 4).cells if cell.cell_type == "code"]
