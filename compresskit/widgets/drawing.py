@@ -8,13 +8,14 @@ has only seen such digits reads a drawing well only if it went the same way.
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Final
 
 import anywidget
 import numpy as np
 import traitlets
 from numpy.typing import NDArray
+
+from compresskit.widgets.style import script
 
 BOX: Final = 20
 SIDE: Final = 28
@@ -101,7 +102,7 @@ class DrawingPad(anywidget.AnyWidget):  # type: ignore[misc]
         Width of the strokes as a fraction of the side.
     """
 
-    _esm = Path(__file__).parent / "drawing.js"
+    _esm = script("drawing")
     size = traitlets.Int(PAD_SIDE).tag(sync=True)
     pen = traitlets.Float(0.085).tag(sync=True)
     label = traitlets.Unicode("").tag(sync=True)

@@ -21,7 +21,7 @@ from typing import Any, Final
 import anywidget
 import traitlets
 
-from compresskit.widgets.style import AFTER, BEFORE, CURRENT
+from compresskit.widgets.style import AFTER, BEFORE, CURRENT, script
 
 FONT: Final = 'system-ui, -apple-system, "Segoe UI", Helvetica, Arial, sans-serif'
 CONFIG: Final[dict[str, Any]] = {
@@ -71,7 +71,7 @@ class Chart(anywidget.AnyWidget):  # type: ignore[misc]
         The panel's re-entrant lock, shared with `Live`.
     """
 
-    _esm = Path(__file__).parent / "chart.js"
+    _esm = script("chart")
     figure = traitlets.Dict().tag(sync=True)
     height = traitlets.Int(360).tag(sync=True)
     label = traitlets.Unicode("").tag(sync=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import html
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from typing import Any, ClassVar, Final
 
 import anywidget
@@ -14,7 +13,7 @@ import traitlets
 
 from compresskit.widgets.live import Live
 from compresskit.widgets.picture import Picture
-from compresskit.widgets.style import style_tag
+from compresskit.widgets.style import script, style_tag
 
 PICTURE_PATIENCE: Final = 8.0
 """Seconds that showing a panel waits for its first result, so that the still picture shows one."""
@@ -23,7 +22,7 @@ PICTURE_PATIENCE: Final = 8.0
 class Names(anywidget.AnyWidget):  # type: ignore[misc]
     """Invisible; tells the page what a panel's controls are called. ipywidgets' sliders have no accessible name."""
 
-    _esm = Path(__file__).parent / "names.js"
+    _esm = script("names")
     names = traitlets.Dict().tag(sync=True)
 
 
@@ -36,7 +35,7 @@ class Toolbar(anywidget.AnyWidget):  # type: ignore[misc]
         Called when the download is asked for; gives the bytes of the file `file_name`.
     """
 
-    _esm = Path(__file__).parent / "toolbar.js"
+    _esm = script("toolbar")
     file_name = traitlets.Unicode("").tag(sync=True)
     download_label = traitlets.Unicode("Download").tag(sync=True)
     code = traitlets.Unicode("").tag(sync=True)

@@ -105,3 +105,12 @@ def style_tag() -> str:
     sheet = (Path(__file__).parent / "panel.css").read_text(encoding="utf-8")
     signals = f".compresskit {{ --ck-before: {BEFORE}; --ck-after: {AFTER}; --ck-current: {CURRENT}; }}"
     return f"<style>{signals}\n{sheet}</style>"
+
+
+def script(name: str) -> str:
+    """Read a widget's JavaScript, the file ``name.js`` beside this one.
+
+    As text, not as a path: anywidget watches a path for changes, and what watches it keeps every widget alive that was
+    ever made.
+    """
+    return (Path(__file__).parent / f"{name}.js").read_text(encoding="utf-8")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import gzip
 import io
 import re
 import subprocess
 import sys
 import threading
+import weakref
 import xml.etree.ElementTree as ET
 
 import numpy as np
@@ -193,3 +195,13 @@ def test_png_bytes_are_read_by_pillow(shape):
 def test_png_bytes_refuse_other_arrays(pixels):
     with pytest.raises(ValueError, match="give uint8"):
         png_bytes(pixels)
+
+
+def test_a_closed_chart_is_freed(messages):
+    """anywidget keeps a widget alive whose JavaScript is given as a path; plotly's own FigureWidget leaks that way."""
+    chart = Chart(figure(points([1, 2]), {}))
+    chart.close()
+    gone = weakref.ref(chart)
+    del chart
+    gc.collect()
+    assert gone() is None

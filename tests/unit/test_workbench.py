@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import gzip
 import threading
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -470,3 +472,18 @@ def test_what_is_sent_for_a_move_is_small(make, move, messages):
     text = repr([data for _, data, _ in messages.sent[already:]]).encode()
     assert len(text) < 250_000
     assert len(gzip.compress(text)) < 60_000
+
+
+def test_a_closed_workbench_is_freed(digits, messages):
+    """Run its cell a hundred times, and the memory is that of one: nothing but the notebook's name holds a panel."""
+    test, train = digits
+    bench = Workbench("digit_reader", ck_digits(test, train))
+    assert bench.wait_idle(PATIENCE)
+    bench.close()
+    bench._live._thread.join(PATIENCE)
+    gone = weakref.ref(bench)
+    messages.opened.clear()
+    messages.sent.clear()
+    del bench
+    gc.collect()
+    assert gone() is None
