@@ -211,8 +211,8 @@ REASON = Exercise(
     mistakes=(
         Mistake(
             "a",
-            "With a scale for each channel, each uses all of its 255 levels, whatever its size: look at the column "
-            "of int8 weights per channel of `conv1`'s factors. The scales themselves are floats.",
+            "Eight bits are enough for each channel by itself: with a scale of its own its size does not matter, for a "
+            "scale is a float. Ask what has no scale of its own.",
         ),
         Mistake(
             "c",
@@ -243,7 +243,8 @@ EQUALIZING = Exercise(
                 "Set r1 / s = r2 * s and solve for s."),
         Mistake(lambda r1, r2: np.sqrt(r2 / r1), "That is the inverse: the differences double instead of going away."),
         Mistake(lambda r1, r2: r2 / r1, "That is the inverse, and the root is missing: r1 / s = r2 * s, so s² = ?"),
-        Mistake(lambda r1, r2: np.sqrt(r1 * r2), "That is how far both reach afterwards, not the factor: divide by r2."),
+        Mistake(lambda r1, r2: np.sqrt(r1 * r2),
+                "That is how far both reach afterwards, not the factor; divide by r2."),
         Mistake(
             lambda r1, r2: np.full(len(r1), np.sqrt(np.max(r1) / np.max(r2))),
             "One factor for all channels moves both layers as a whole, and their channels differ as before.",

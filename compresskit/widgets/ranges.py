@@ -154,7 +154,8 @@ def judge(histogram: Histogram, low: float, high: float) -> Judged:
     rounding, clipping = range_error(histogram, low, high)
     grid = affine_grid(low, high)
     x = histogram.centers
-    outside = (x < float(grid.low) - histogram.width / 2) | (x > float(grid.high) + histogram.width / 2)
+    half = float(grid.scale) / 2  # what lies less than half a step outside is not wrong by more than by rounding
+    outside = (x < float(grid.low) - half) | (x > float(grid.high) + half)
     clipped = float(histogram.counts[outside].sum()) / histogram.count
     return Judged(float(low), float(high), rounding, clipping, clipped)
 
@@ -328,16 +329,16 @@ class ChooseRanges(Panel):
     # -- without a kernel ----------------------------------------------------------------------------------------
 
     def _summary(self) -> str:
-        if self.result is None:
-            return f"Ranges of {self.checkpoint.name}: run the cell to choose them"
-        return f"Ranges of {self.checkpoint.name}. {' '.join(words(self.setting, self.result))}"
+        where = self.setting
+        return f"Ranges of {self.checkpoint.name}: {where.layer}, calibrated on {where.digits}"
 
     def _picture(self) -> Picture:
-        picture = Picture(780, 300, self._summary())
         if self.result is None:
+            picture = Picture(780, 300, self._summary())
             picture.text(10, 30, "Run the cell to choose ranges.", size=14)
             return picture
-        return still(picture, self.setting, self.result)
+        title = f"{self._summary()}. {'. '.join(words(self.setting, self.result))}"
+        return still(Picture(780, 300, title), self.setting, self.result)
 
 
 def choose_ranges(model: Any = "digit_reader", data: Digits | None = None) -> ChooseRanges:
@@ -362,10 +363,9 @@ def words(setting: Setting, shown: Shown) -> tuple[str, str]:
     """Say what a range does: to the values, and to the file."""
     judged = shown.judged
     return (
-        f"{setting.layer} from {judged.low:.3g} to {judged.high:.3g}: {judged.clipped:.2%} clipped, "
-        f"error {judged.rms:.2g} (rms)",
-        f"by rounding {math.sqrt(judged.rounding):.2g}, by clipping {math.sqrt(judged.clipping):.2g}. The int8 file "
-        f"misreads {shown.misread:,} of {shown.n:,} validation digits, the float file {shown.misread_float:,}.",
+        f"The int8 file misreads {shown.misread:,} of {shown.n:,} digits",
+        f"The float file: {shown.misread_float:,}. {setting.layer} from {judged.low:.3g} to {judged.high:.3g}: "
+        f"{judged.clipped:.2%} clipped; error {judged.rms:.2g}",
     )
 
 
@@ -398,7 +398,7 @@ def drawing(setting: Setting, shown: Shown, tried: Mapping[float, tuple[float, b
          "hovertemplate": "%{x:.3g}: %{y:,} values<extra></extra>", "name": "values", "showlegend": False},
         {"type": "scatter", "mode": "markers", "x": [seen.choices[name].high for name in names], "y": names,
          "xaxis": "x", "yaxis": "y2", "marker": {"symbol": "diamond", "size": 9, "color": BEFORE}, "cliponaxis": False,
-         "hovertemplate": "%{y}: up to %{x:.4g}<extra></extra>", "name": "a calibrator's choice"},
+         "hovertemplate": "%{y}: up to %{x:.4g}<extra></extra>", "name": "calibrators' choices", "showlegend": False},
         *(_curve(sweep, values, name, ink, dash) for name, values, ink, dash in (
             ("by rounding", [each.rounding for each in seen.sweep], AFTER, "dash"),
             ("by clipping", [each.clipping for each in seen.sweep], BEFORE, "dot"),
@@ -407,31 +407,32 @@ def drawing(setting: Setting, shown: Shown, tried: Mapping[float, tuple[float, b
          "y": [seen.choices[name].rms for name in names], "text": names, "xaxis": "x2", "yaxis": "y3",
          "marker": {"symbol": "diamond", "size": 8, "color": BEFORE}, "showlegend": False,
          "hovertemplate": "%{text}: error %{y:.3g}<extra></extra>", "name": "calibrators"},
-        _ring([judged.width], [judged.rms], "y3", showlegend=True),
+        _ring(judged.width, judged.rms, "y3"),
         *(_tried(tried, exact) for exact in (True, False)),
-        _ring([judged.width], [max(tried.get(judged.width, (0.0, True))[0], 0.01)], "y4", showlegend=False),
+        _ring(judged.width, max(tried.get(judged.width, (0.0, True))[0], 0.01), "y4"),
     ]  # fmt: skip
     wide = [math.log10(sweep[0]) - 0.08, math.log10(sweep[-1]) + 0.08]
     errors = [each.rms for each in seen.sweep]
     few = {"gridcolor": "#e0e0e0", "zeroline": False, "title": {"standoff": 8, "font": {"size": 12}}}
     layout = {
-        "height": HEIGHT, "bargap": 0, "margin": {"t": 46, "l": 76},
+        "height": HEIGHT, "bargap": 0, "margin": {"t": 14, "l": 76}, "showlegend": False,
         "xaxis": {"domain": [0, 0.46], "range": span, "anchor": "y",
                   "title": {"text": f"what {setting.layer} puts out"}},
         "yaxis": {"domain": [0, 0.58], "type": "log", "range": [-0.3, math.log10(counts.max() * 2)], "dtick": 1,
                   "title": {"text": "how many"}},
         "yaxis2": {**few, "domain": [0.66, 1], "type": "category", "anchor": "x", "range": [-0.6, len(names) - 0.4]},
         "xaxis2": {**few, "domain": [0.6, 1], "type": "log", "range": wide, "anchor": "y4",
-                   "title": {"text": "width of the range", "standoff": 8}, "dtick": 1},
+                   "title": {"text": "width of the range", "standoff": 8, "font": {"size": 12}}, "dtick": 1},
         "yaxis3": {**few, "domain": [0.5, 1], "type": "log", "anchor": "x2", "dtick": 1,
-                   "range": [math.log10(min(errors)) - 0.7, math.log10(max(errors)) + 0.3],
-                   "title": {"text": "error (rms)"}},
+                   "range": [math.log10(min(errors)) - 0.7, math.log10(max(errors)) + 0.9],
+                   "title": {"text": "error (rms)", "font": {"size": 12}}},
         "yaxis4": {**few, "domain": [0, 0.4], "type": "log", "anchor": "x2", "range": [-0.7, 2.05], "dtick": 1,
-                   "title": {"text": "misread, %"}},
+                   "title": {"text": "misread, %", "font": {"size": 12}}},
         "shapes": [
             *(_shade(*ends) for ends in ((span[0], judged.low), (judged.high, span[1])) if ends[0] < ends[1]),
             _level(100 * shown.misread_float / shown.n),
         ],
+        "annotations": [_label("clipping", 0.02, "left"), _label("rounding", 0.98, "right")],
     }  # fmt: skip
     return figure(data, layout)
 
@@ -481,13 +482,14 @@ def still(picture: Picture, setting: Setting, shown: Shown) -> Picture:
 def _curve(x: list[float], squares: list[float], name: str, ink: str, dash: str) -> dict[str, Any]:
     roots = [math.sqrt(value) if value > 0 else None for value in squares]
     return {"type": "scatter", "mode": "lines", "x": x, "y": roots, "name": name, "xaxis": "x2", "yaxis": "y3",
+            "showlegend": False,
             "line": {"color": ink, "dash": dash, "width": 2},
             "hovertemplate": f"{name}: %{{y:.3g}}<extra></extra>"}  # fmt: skip
 
 
-def _ring(x: list[float], y: list[float], axis: str, *, showlegend: bool) -> dict[str, Any]:
-    return {"type": "scatter", "mode": "markers", "x": x, "y": y, "xaxis": "x2", "yaxis": axis, "name": "your range",
-            "showlegend": showlegend, "hoverinfo": "skip",
+def _ring(x: float, y: float, axis: str) -> dict[str, Any]:
+    return {"type": "scatter", "mode": "markers", "x": [x], "y": [y], "xaxis": "x2", "yaxis": axis, "name": "yours",
+            "showlegend": False, "hoverinfo": "skip",
             "marker": {"symbol": "circle-open", "size": 15, "color": CURRENT, "line": {"width": 3}}}  # fmt: skip
 
 
@@ -504,6 +506,12 @@ def _shade(start: float, end: float) -> dict[str, Any]:
     """Shade what lies outside the range: those values are clipped."""
     return {"type": "rect", "xref": "x", "yref": "y domain", "x0": start, "x1": end, "y0": 0, "y1": 1,
             "fillcolor": "rgba(128,128,128,0.22)", "line": {"width": 0}, "layer": "below"}  # fmt: skip
+
+
+def _label(text: str, x: float, side: str) -> dict[str, Any]:
+    """Name the error that rules on one side of the valley."""
+    return {"text": text, "xref": "x2 domain", "yref": "y3 domain", "x": x, "y": 1.0, "xanchor": side, "yanchor": "top",
+            "showarrow": False, "font": {"size": 12}}  # fmt: skip
 
 
 def _level(share: float) -> dict[str, Any]:

@@ -39,5 +39,5 @@ def test_a_key_moves_the_range_and_a_file_is_made(open_notebook):
     notebook.until("panel.wait_idle(120) and panel.setting.method == 'percentile'")
     notebook.page.locator(".ck-layer select").select_option("head")
     notebook.until("panel.wait_idle(120) and panel.result.judged.low < 0")
-    notebook.page.get_by_text("head from").wait_for()
+    notebook.page.get_by_text("head from -").wait_for()
     notebook.screenshot("ranges-head-dark", ".compresskit")
