@@ -117,7 +117,7 @@ def _searches(rng: np.random.Generator) -> Iterator[Case]:
     for bits in (2, 3, 4, 4, 6, 8):
         x = np.maximum(rng.standard_t(4, 400), 0).round(3)
         largest = float(x.max())
-        yield (x, bits, [round(float(part) * largest, 3) for part in np.linspace(0.1, 1, 10)])
+        yield (x, bits, [round(float(part) * largest, 3) for part in (*np.linspace(0.1, 1, 10), 8)])
 
 
 BEST_REACH = Exercise(
@@ -139,7 +139,7 @@ BEST_REACH = Exercise(
         ),
         Mistake(
             lambda x, bits, candidates: min(candidates, key=lambda high: two_errors(x, high, bits)[1]),
-            "Only clipping is counted, so the widest range wins. Add what rounding costs.",
+            "Only clipping is counted, so a range wins that clips nothing. Add what rounding costs.",
         ),
         Mistake(
             lambda x, bits, candidates: min(
