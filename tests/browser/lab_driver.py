@@ -95,7 +95,6 @@ class LabServer:
             "JUPYTER_CONFIG_DIR": str(config), "JUPYTER_RUNTIME_DIR": str(folder / "runtime"),
             "JUPYTERLAB_SETTINGS_DIR": str(folder / "settings"),
             "JUPYTERLAB_WORKSPACES_DIR": str(folder / "workspaces"),
-            "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep),
             "PYDEVD_DISABLE_FILE_VALIDATION": "1",
         }  # fmt: skip
         self.log = folder / "server.log"
@@ -184,9 +183,13 @@ class NotebookPage:
             where = message.location.get("url", "") if message.location else ""
             self.errors.append(f"{message.text} ({where})")
 
-    def run_all(self) -> None:
-        """Run every cell; raises with the errors of the cells."""
-        errors = self.page.evaluate(RUN_ALL)
+    def run_all(self, minutes: float = 2) -> None:
+        """Run every cell; raises with the errors of the cells, or after so many minutes."""
+        self.page.evaluate(
+            f"() => {{ window.ckRun = ({RUN_ALL})().catch((e) => [String(e)]).then((e) => window.ckErrors = e); }}"
+        )
+        self.page.wait_for_function("() => window.ckErrors !== undefined", timeout=minutes * 60_000)
+        errors = self.page.evaluate("() => { const e = window.ckErrors; window.ckErrors = undefined; return e; }")
         assert errors == [], errors
 
     def theme(self, dark: bool) -> None:
