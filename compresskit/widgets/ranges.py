@@ -307,7 +307,7 @@ class ChooseRanges(Panel):
         if setting.method != HAND and not outcome.outdated:
             self._follow(shown)
         self.status.say("exact" if outcome.exact else "preview", *words(setting, shown))
-        self.table.value = table(shown.seen, setting.method)
+        self.table.value = table(shown, setting.method)
         self.chart.show(drawing(setting, shown, tried))
 
     def _follow(self, shown: Shown) -> None:
@@ -369,10 +369,10 @@ def words(setting: Setting, shown: Shown) -> tuple[str, str]:
     )
 
 
-def table(seen: Seen, method: str) -> str:
-    """Set the calibrators' choices side by side; the one that is used is in bold."""
+def table(shown: Shown, method: str) -> str:
+    """Set the calibrators' choices side by side, the one that is used in bold; and the two errors of the range."""
     rows = []
-    for name, judged in seen.choices.items():
+    for name, judged in shown.seen.choices.items():
         cells = (f"{judged.high:.3g}", f"{judged.clipped:.2%}", f"{judged.rms:.2g}")
         weight = ' style="font-weight:600"' if name == method else ""
         numbers = "".join(f'<td class="ck-number">{cell}</td>' for cell in cells)
@@ -381,7 +381,12 @@ def table(seen: Seen, method: str) -> str:
         f'<th scope="col"{kind}>{text}</th>'
         for text, kind in (("calibrator", ""), *((t, ' class="ck-number"') for t in ("up to", "clipped", "error")))
     )
-    return f'<table class="ck-table"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
+    rounding, clipping = math.sqrt(shown.judged.rounding), math.sqrt(shown.judged.clipping)
+    note = f"Your range: error {rounding:.2g} by rounding, {clipping:.2g} by clipping."
+    return (
+        f'<table class="ck-table"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
+        f'<div class="ck-note">{note}</div>'
+    )
 
 
 def drawing(setting: Setting, shown: Shown, tried: Mapping[float, tuple[float, bool]]) -> dict[str, Any]:

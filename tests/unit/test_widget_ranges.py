@@ -120,7 +120,9 @@ def test_the_panel_follows_its_controls(panel):
     assert panel.result.judged.clipped == 0 and "of 5,000 digits" in panel.status.text
     slide(panel.reach, FACTORS.index(0.5))
     assert panel.wait_idle(120)
-    assert panel.result.judged.clipped > 0 and len(panel.tried["conv", "100"]) == 2
+    assert (
+        panel.result.judged.clipped > 0 and len(panel.tried["conv", "100"]) == 2 and "by rounding" in panel.table.value
+    )
     drawn = panel.chart.figure
     assert drawn["data"][6]["x"] == [panel.result.judged.width] and len(drawn["data"][7]["x"]) == 2
     assert [shape["type"] for shape in drawn["layout"]["shapes"]].count("rect") == 2, "below and above"
