@@ -7,6 +7,7 @@ infinite number among the calibration digits would end the process without a wor
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
 
@@ -80,7 +81,8 @@ def convert(
         converter.inference_input_type = converter.inference_output_type = kind
     elif scheme == "float16":
         converter.target_spec.supported_types = [tf.float16]
-    with stderr_held_back() as said:  # the converter's notices, and the reason if it gives up
+    with stderr_held_back() as said, warnings.catch_warnings():  # its notices, and the reason if it gives up
+        warnings.filterwarnings("ignore", "Statistics for quantized inputs")  # asked for, wrongly, before calibrating
         try:
             converted = bytes(converter.convert())
         except Exception as error:

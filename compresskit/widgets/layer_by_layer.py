@@ -368,10 +368,12 @@ class LayerByLayer(Panel):
             "margin": {"l": 58, "r": 12, "t": 30, "b": 92 if crowded else 40},
             "xaxis": {"domain": [0, 0.56], "type": "category", "tickangle": -40 if crowded else 0,
                       "gridcolor": "rgba(0,0,0,0)"},
-            "yaxis": {"type": "log", "title": {"text": "misread, one layer alone"}, "dtick": 1},
+            "yaxis": {"type": "log", "title": {"text": "misread, one layer alone"}, "dtick": 1,
+                      "range": [math.log10(0.4), math.log10(2 * max([row.errors for row in self._scan] or [10]) + 1)]},
             "xaxis2": {"domain": [0.67, 1], "anchor": "y2", "type": "category", "tickangle": -40 if crowded else 0,
                        "gridcolor": "rgba(0,0,0,0)", "range": [-0.4, len(names) - 0.6]},
-            "yaxis2": {"anchor": "x2", "title": {"text": "signal to noise, dB"}, "range": [-5, MOST_DECIBELS + 3],
+            "yaxis2": {"anchor": "x2", "title": {"text": "signal to noise, dB", "font": {"size": 12}},
+                       "range": [-5, MOST_DECIBELS + 3],
                        "gridcolor": "#e0e0e0", "zeroline": False},
         }  # fmt: skip
         return figure(data, layout)

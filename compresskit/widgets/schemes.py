@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -219,7 +219,7 @@ class Schemes(Panel):
         plot = classed(ipywidgets.VBox([self._status, self._chart]), "ck-grow", "ck-stack")
         self._frame(
             [classed(ipywidgets.HBox([controls, plot]), "ck-row"), self._table],
-            {".ck-model": "Model", ".ck-order": "Order of the rows", ".ck-again": "Measure all rows again"},
+            {".ck-model": "Model", ".ck-order": "Order of the rows"},
         )
         live: Live[tuple[Checkpoint, Scheme], Row] = Live(
             None, self._compute, self._on_result, self._on_error, on_start=self._on_start, lock=self.lock,
@@ -285,7 +285,7 @@ class Schemes(Panel):
     def in_order(self) -> list[Row]:
         """Give the rows measured so far, sorted as the control says; those without a file come last."""
         rows = [self.rows[scheme.name] for scheme in self._schemes if scheme.name in self.rows]
-        keys = {
+        keys: dict[str, Callable[[Row], float]] = {
             "listed": lambda row: 0.0,
             "size": lambda row: row.size,
             "errors": lambda row: row.errors / max(1, row.n),
@@ -394,7 +394,8 @@ def _table_row(row: Row, largest: int) -> str:
     name = f'<td title="{html.escape(row.scheme.about)}"><b>{html.escape(row.scheme.name)}</b></td>'
     if row.refused:
         reason = html.escape(row.refused)
-        return f'<tr>{name}<td colspan="7" class="ck-note" title="{reason}">not in LiteRT: {reason}</td></tr>'
+        cell = f'<td colspan="7" class="ck-note" style="white-space: normal">not in LiteRT: {reason}</td>'
+        return f"<tr>{name}{cell}</tr>"
     bar = f'<span class="ck-bar ck-after" style="width:{max(1.0, 100 * row.size / largest):.1f}%"></span>'
     kind = "ck-before" if row.scheme.step is None else "ck-after"
     bar = bar.replace("ck-after", kind)
