@@ -23,6 +23,7 @@ function plotly(model) {
     shared.loaded.catch(() => { delete globalThis[KEY]; });
   }
   const receive = (message, buffers) => {
+    if (message.type === "failed") shared.reject(new Error(message.text));
     if (message.type !== "plotly" || shared.unpacking) return;
     shared.unpacking = true;
     unpack(buffers[0]).then(shared.resolve, shared.reject);
@@ -58,7 +59,7 @@ async function render({ model, el }) {
   try {
     Plotly = await plotly(model);
   } catch (error) {
-    plot.textContent = "The plot could not be loaded (" + error.message + "). Reload the page and run the cell again.";
+    plot.textContent = "The plot could not be loaded: " + error.message;
     return;
   }
   // Only one drawing at a time; while it runs, the newest state waits.

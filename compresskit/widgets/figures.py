@@ -112,7 +112,10 @@ class Chart(anywidget.AnyWidget):  # type: ignore[misc]
 
     def _on_message(self, _widget: object, content: Mapping[str, Any], _buffers: object) -> None:
         if content.get("type") == "plotly":
-            self.send({"type": "plotly"}, buffers=[plotly_source()])
+            try:
+                self.send({"type": "plotly"}, buffers=[plotly_source()])
+            except ValueError as error:
+                self.send({"type": "failed", "text": str(error)})
         elif content.get("type") == "click":
             for callback in list(self._clicked):
                 callback(int(content["curve"]), int(content["point"]))

@@ -11,7 +11,7 @@ import anywidget
 import ipywidgets
 import traitlets
 
-from compresskit.widgets.live import Live
+from compresskit.widgets.live import Live, sentence
 from compresskit.widgets.picture import Picture
 from compresskit.widgets.style import script, style_tag
 
@@ -50,8 +50,12 @@ class Toolbar(anywidget.AnyWidget):  # type: ignore[misc]
         self.send({"type": "say", "text": text})
 
     def _on_message(self, _widget: object, message: dict[str, Any], _buffers: object) -> None:
-        if message.get("type") == "download":
+        if message.get("type") != "download":
+            return
+        try:
             self.send({"type": "file", "name": self.file_name}, buffers=[self._content()])
+        except Exception as error:  # nothing else would show it: messages have no cell to fail in
+            self.say(sentence(error))
 
 
 class Status(ipywidgets.HTML):  # type: ignore[misc]

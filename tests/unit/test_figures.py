@@ -97,6 +97,15 @@ def test_plotly_js_is_sent_when_the_page_asks(messages, tell):
     assert content == {"type": "plotly"} and gzip.decompress(buffers[0]).startswith(b"/**\n* plotly.js v")
 
 
+def test_a_missing_plotly_is_said_on_the_page(messages, tell, monkeypatch):
+    plotly_source.cache_clear()
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    chart = Chart(figure(points([1, 2]), {}))
+    tell(chart, {"type": "plotly"})
+    [(content, _)] = messages.custom(chart)
+    assert content["type"] == "failed" and "make setup" in content["text"]
+
+
 def test_a_click_is_told(messages, tell):
     chart = Chart(figure(points([1, 2]), {}))
     clicks: list = []

@@ -367,6 +367,16 @@ def test_the_download_is_the_file_itself(make, tell, messages):
     assert "ck.Prune(sparsity=0.5)" in bench._toolbar.code
 
 
+def test_a_download_that_fails_says_so(make, tell, messages):
+    bench = make()
+    bench.point = None
+    tell(bench._toolbar, {"type": "download"})
+    assert messages.custom(bench._toolbar)[-1][0] == {
+        "type": "say",
+        "text": "There is no file yet; wait for the first point.",
+    }
+
+
 def test_zipped_sizes_are_those_of_the_archive(make, move):
     bench = make()
     bench.move_to(Setting(0.8))
