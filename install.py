@@ -348,32 +348,38 @@ def pin_of(package: str) -> str:
 
 def install_pins(lock: Lock) -> None:
     """Install every pin with its hash checked, then this folder itself as an editable package."""
-    settings = pip_settings()
-    uv = [str(VENV_PYTHON), "-m", "uv", "pip", "install", "--python", str(VENV_PYTHON)]
+    found = pip_configuration()
+    settings = uv_settings(found)
+    no_index = ["--no-index"] if found.get("no-index", "").lower() in ("1", "true", "yes", "on") else []
+    uv = [str(VENV_PYTHON), "-m", "uv", "pip", "install", "--python", str(VENV_PYTHON), *no_index]
     run([*uv, "--require-hashes", "-r", str(PINS)], lock, OFFLINE.format("uv"), settings)
     editable = ["--quiet", "--no-deps", "--no-build-isolation", "--editable", str(ROOT)]
     run([*uv, *editable], lock, "uv could not install compresskit itself; its own words are above.", settings)
 
 
-def pip_settings() -> dict[str, str]:
-    """Return pip's network settings as environment variables for uv, which does not read pip's configuration.
-
-    Settings made for uv win. They are handed over in the environment and not as arguments, which everyone on the
-    machine can read: an address may hold a password.
-    """
+def pip_configuration() -> dict[str, str]:
+    """Return how pip is set up for installing, by its files and its variables."""
     found = {}
     for line in output_of([str(VENV_PYTHON), "-m", "pip", "config", "list"]).splitlines():
         key, _, value = line.partition("=")
         section, _, name = key.rpartition(".")
         if section in ("global", "install", ":env:"):  # in this order, and the later one wins
             found[name] = str(ast.literal_eval(value))
+    return found
+
+
+def uv_settings(found: dict[str, str]) -> dict[str, str]:
+    """Return pip's network settings as environment variables for uv, which does not read pip's configuration.
+
+    Settings made for uv win. They are handed over in the environment and not as arguments, which everyone on the
+    machine can read: an address may hold a password.
+    """
     folders = [folder for folder in found.get("find-links", "").split() if "://" in folder or Path(folder).is_dir()]
     settings = {
         "UV_DEFAULT_INDEX": "" if "UV_INDEX_URL" in os.environ else found.get("index-url", ""),
         "UV_INDEX": " ".join(found.get("extra-index-url", "").split()),
         "UV_INDEX_STRATEGY": "unsafe-best-match",  # pip's way with several indexes; the hashes make it safe
         "UV_FIND_LINKS": ",".join(folders),
-        "UV_NO_INDEX": "1" if found.get("no-index", "").lower() in ("1", "true", "yes", "on") else "",
         "UV_INSECURE_HOST": " ".join(found.get("trusted-host", "").split()),
         "SSL_CERT_FILE": found.get("cert", ""),
         "ALL_PROXY": found.get("proxy", ""),

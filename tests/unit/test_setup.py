@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
 import os
@@ -219,12 +220,12 @@ def test_uv_comes_with_its_hashes(install: ModuleType):
     assert not pin[-1].endswith("\\")
 
 
-def pip_config(install: ModuleType, monkeypatch: pytest.MonkeyPatch, listing: str) -> dict[str, str]:
+def settings_for(install: ModuleType, monkeypatch: pytest.MonkeyPatch, listing: str) -> dict[str, str]:
     for name in list(os.environ):
         if name.startswith("UV_") or name in ("SSL_CERT_FILE", "ALL_PROXY"):
             monkeypatch.delenv(name)
     monkeypatch.setattr(install, "output_of", lambda command: textwrap.dedent(listing).strip())
-    return dict(install.pip_settings())
+    return dict(install.uv_settings(install.pip_configuration()))
 
 
 def test_uv_is_given_the_mirror_and_the_certificate_that_pip_uses(
@@ -239,8 +240,7 @@ def test_uv_is_given_the_mirror_and_the_certificate_that_pip_uses(
         :env:.trusted-host='nearer.example'
         download.index-url='https://for-another-command.example'
     """
-    settings = pip_config(install, monkeypatch, listing)
-    assert settings == {
+    assert settings_for(install, monkeypatch, listing) == {
         "UV_DEFAULT_INDEX": "https://nearer.example/simple",
         "UV_INDEX": "https://one.example/simple https://two.example/simple",
         "UV_INDEX_STRATEGY": "unsafe-best-match",
@@ -250,23 +250,48 @@ def test_uv_is_given_the_mirror_and_the_certificate_that_pip_uses(
     }
 
 
+def test_what_is_set_for_uv_wins(install: ModuleType, monkeypatch: pytest.MonkeyPatch):
+    settings_for(install, monkeypatch, "")
+    found = {"index-url": "https://pip.example/simple"}
+    monkeypatch.setenv("UV_DEFAULT_INDEX", "https://uv.example/simple")
+    assert "UV_DEFAULT_INDEX" not in install.uv_settings(found)
+    monkeypatch.delenv("UV_DEFAULT_INDEX")
+    assert install.uv_settings(found)["UV_DEFAULT_INDEX"] == "https://pip.example/simple"
+    monkeypatch.setenv("UV_INDEX_URL", "https://uv.example/simple")
+    assert "UV_DEFAULT_INDEX" not in install.uv_settings(found)
+
+
 def test_a_folder_of_wheels_serves_a_class_without_network(
     install: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
-    settings = pip_config(install, monkeypatch, f":env:.no-index='1'\n:env:.find-links='{tmp_path}'")
-    assert settings["UV_NO_INDEX"] == "1"
-    assert settings["UV_FIND_LINKS"] == str(tmp_path)
+    """The real uv, with nothing but a folder; `UV_OFFLINE` makes it fail where it would ask the network."""
+    wheels = tmp_path / "wheels"
+    wheels.mkdir()
+    wheel = wheels / "carried-1.0-py3-none-any.whl"
+    about = "Metadata-Version: 2.1\nName: carried\nVersion: 1.0\n"
+    kind = "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("carried.py", "")
+        archive.writestr("carried-1.0.dist-info/METADATA", about)
+        archive.writestr("carried-1.0.dist-info/WHEEL", kind)
+        archive.writestr("carried-1.0.dist-info/RECORD", "carried.py,,\n")
+    install.PINS.write_text(f"carried==1.0 --hash=sha256:{hashlib.sha256(wheel.read_bytes()).hexdigest()}\n")
+    monkeypatch.setenv("UV_OFFLINE", "1")
+    monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr(install, "pip_configuration", lambda: {"no-index": "1", "find-links": str(wheels)})
+    ran: list[list[str]] = []
 
+    def run(command: list[str], lock: object, on_failure: str, settings: dict[str, str]) -> None:
+        ran.append(command)
+        if "-r" in command:
+            words = [sys.executable if word == str(install.VENV_PYTHON) else word for word in command]
+            subprocess.run([*words, "--target", str(tmp_path / "target")], env={**os.environ, **settings}, check=True)
 
-def test_what_is_set_for_uv_wins(install: ModuleType, monkeypatch: pytest.MonkeyPatch):
-    listing = "global.index-url='https://pip.example/simple'"
-    pip_config(install, monkeypatch, listing)
-    monkeypatch.setenv("UV_DEFAULT_INDEX", "https://uv.example/simple")
-    assert "UV_DEFAULT_INDEX" not in install.pip_settings()
-    monkeypatch.delenv("UV_DEFAULT_INDEX")
-    assert install.pip_settings()["UV_DEFAULT_INDEX"] == "https://pip.example/simple"
-    monkeypatch.setenv("UV_INDEX_URL", "https://uv.example/simple")
-    assert "UV_DEFAULT_INDEX" not in install.pip_settings()
+    monkeypatch.setattr(install, "run", run)
+    install.install_pins(None)
+    assert (tmp_path / "target" / "carried.py").exists()
+    assert all("--no-index" in command for command in ran)
+    assert len(ran) == 2
 
 
 def test_too_small_a_disk_is_refused_before_anything_is_made(
