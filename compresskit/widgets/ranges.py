@@ -470,8 +470,9 @@ def still(picture: Picture, setting: Setting, shown: Shown) -> Picture:
     for middle, height in zip(x.tolist(), (tall / tall.max() * (bottom - top)).tolist(), strict=True):
         picture.rectangle(place(middle), bottom - height, width / len(x), height, fill="after")
     picture.line([(left, bottom), (left + width, bottom)], stroke="line")
-    for value in (low, high):
-        picture.text(place(value), bottom + 16, f"{value:.3g}", size=11, anchor="middle")
+    ends = shown.seen.histogram.low, shown.seen.histogram.high
+    picture.text(left, bottom + 16, f"{ends[0]:.3g}", size=11)
+    picture.text(left + width, bottom + 16, f"{ends[1]:.3g}", size=11, anchor="end")
     picture.text(left + width / 2, bottom + 34, f"what {setting.layer} puts out; grey is clipped", anchor="middle")
     picture.text(470, 66, "calibrator", size=11, ink="muted")
     for column, head in ((610, "up to"), (690, "clipped"), (770, "error")):
