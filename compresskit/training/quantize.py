@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -56,7 +56,8 @@ class TrainedQuantized:
     checkpoint : Checkpoint
         The trained model, in float, its weights on their grids.
     compressed : Compressed
-        The file made of it, by the recipe ``Recipe(step)``.
+        The file made of it, by the recipe ``Recipe(step)`` with ``ranges="minmax"``: the trained weights lie on the grid
+        that reaches to the largest, and another choice of ranges would move them off it.
     history : tuple of Epoch
         Losses and accuracies of the finished epochs, measured with rounding.
     cancelled : bool
@@ -137,7 +138,7 @@ def train_quantized(
         loss=cross_entropy(folded),
     )
     trained = to_checkpoint(_with_rounded_weights(folded, rounded), checkpoint.name)
-    compressed = compress(trained, Recipe(step), digits.train)
+    compressed = compress(trained, Recipe(_on_trained_grid(step)), digits.train)
     difference, agreement = _compare(rounded, compressed, digits.validation.take(COMPARED_DIGITS))
     return TrainedQuantized(trained, compressed, result.history, result.cancelled, difference, agreement)
 
@@ -397,6 +398,12 @@ def _rows(kernel: NDArray[np.float32], layer: Any) -> NDArray[np.float32]:
 def _unrows(rows: NDArray[np.float32], shape: tuple[int, ...], layer: Any) -> NDArray[np.float32]:
     """Undo :func:`_rows`; the channels are the last axes of every kernel here."""
     return np.ascontiguousarray(rows.T).reshape(shape)
+
+
+def _on_trained_grid(step: Quantize) -> Quantize:
+    """Give the step that stores weights as they were trained: on grids that reach to the largest."""
+    layers = {name: {**settings, "ranges": "minmax"} for name, settings in step.layers.items()}
+    return replace(step, ranges="minmax", layers=layers)
 
 
 # -- after training -----------------------------------------------------------------------------------------------
