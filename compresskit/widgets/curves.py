@@ -117,6 +117,7 @@ class Training(Panel):
             text = sentence(error) if isinstance(error, Exception) else "The cell was interrupted."
             self._tell("error", "Training failed.", text, done / self.epochs)
         elif self.cancel.is_set() and done < self.epochs:
+            self._button.description = "Cancelled"
             self._tell("preview", "Cancelled", f"After {done:.1f} of {self.epochs} epochs. {read}", done / self.epochs)
         else:
             self._tell("exact", "Trained", read, 1.0)

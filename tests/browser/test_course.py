@@ -99,12 +99,12 @@ def test_a_training_run_is_cancelled_while_its_cell_is_busy(open_notebook):
     page.evaluate(READY)
     page.evaluate("() => { jupyterapp.commands.execute('notebook:run-all-cells'); }")
     notebook.wait("() => (document.querySelector('.js-plotly-plot')?.data?.[0]?.x?.length ?? 0) > 9")
-    notebook.screenshot("training", ".compresskit")
     page.get_by_role("button", name="Cancel", exact=True).click()
-    page.get_by_text("Cancelled").wait_for()
+    page.get_by_role("button", name="Cancelled", exact=True).wait_for()
+    notebook.screenshot("training", ".compresskit")
     x = notebook.chart(".compresskit")["data"][0]["x"]
     assert 0 < x[-1] < 3
-    assert page.get_by_role("button", name="Cancelling").is_disabled()
+    assert page.get_by_role("button", name="Cancelled", exact=True).is_disabled()
 
 
 def test_the_number_line_follows_the_keyboard(open_notebook):
