@@ -4,7 +4,8 @@ const STYLE = `
 .ck-predict fieldset { border: 1px solid var(--jp-border-color2, #bdbdbd); border-left: 4px solid #0072b2; border-radius: 4px;
   padding: .5em 1em .8em; margin: .3em 0; max-width: 46em; color: var(--jp-ui-font-color1, #1f1f1f);
   font-family: var(--jp-ui-font-family, system-ui, sans-serif); font-size: 14px; line-height: 1.5; }
-.ck-predict legend { font-weight: 600; padding: 0 .4em; }
+.ck-predict legend { font-weight: 600; padding: 0; float: left; width: 100%; margin: .2em 0 .3em; }
+.ck-predict legend + * { clear: both; }
 .ck-predict label { display: block; margin: .25em 0; cursor: pointer; }
 .ck-predict label:has(input:checked:disabled) { font-weight: 600; }
 .ck-predict input[type=radio] { margin: 0 .6em 0 0; accent-color: #0072b2; }

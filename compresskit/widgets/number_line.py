@@ -216,7 +216,7 @@ class NumberLine(Panel):
             "yaxis": {"type": "log", "range": [-0.6, math.log10(top)], "title": {"text": "how many"}, "dtick": 1},
             "xaxis2": {"domain": [0.72, 1], "anchor": "y2", "range": [-wide, wide],
                        "title": {"text": "error", "standoff": 10, "font": {"size": 12}},
-                       "gridcolor": "#e0e0e0", "zeroline": False, "nticks": 5},
+                       "gridcolor": "#e0e0e0", "zeroline": False, "nticks": 3, "tickangle": 0},
             "yaxis2": {"anchor": "x2", "type": "log", "gridcolor": "#e0e0e0", "zeroline": False, "dtick": 1,
                        "range": [-0.6, math.log10(float(error_counts.max()) * 1.5)]},
             "shapes": [
