@@ -375,8 +375,8 @@ class Integers(Panel):
         self._build()
         self._look()
         self._live: Live[Setting, Compared] = Live(
-            lambda setting, stop: compare(self.bench, setting, PREVIEW_DIGITS, stop),
-            lambda setting, stop: compare(self.bench, setting, DIGITS, stop),
+            lambda setting, stop: self._compared(setting, PREVIEW_DIGITS, stop),
+            lambda setting, stop: self._compared(setting, DIGITS, stop),
             self._on_result,
             self._on_error,
             lock=self.lock,
@@ -395,13 +395,20 @@ class Integers(Panel):
         """The output that is looked at."""
         return chain(self.bench, self.setting, int(self.digit.value), int(self.position.value))
 
+    def _compared(self, setting: Setting, count: int, stop: Stop) -> Compared:
+        self._sweep(setting.layer)  # a second's work the first time, and remembered: not while the lock is held
+        return compare(self.bench, setting, count, stop)
+
     def _build(self) -> None:
         names = list(self.bench.flows)
         looked_at = min(PREVIEW_DIGITS, len(self.bench.x))
         self.digit = number_slider("Test digit", 0, looked_at - 1, 1, 0, "ck-which", ".0f")
         self.layer = list_of("Layer", [(name, name) for name in names], names[0], "ck-layer")
         self.kind = list_of("Output value", PICKS, "typical", "ck-kind")
-        self.position = number_slider("Number of the output", 0, 1, 1, 0, "ck-position", ",.0f")
+        # A field, not a slider: to a new end a slider's page answers with a value of its own.
+        self.position = ipywidgets.BoundedIntText(description="Number of the output", min=0, max=1, value=0)
+        self.position.tooltip = self.position.description
+        classed(self.position, "ck-field", "ck-position")
         self.width = number_slider("Bits of the multiplier", 1, WIDEST, 1, WIDEST, "ck-width", ".0f")
         self.way = list_of("Rounding", [(label, way) for way, label in LABELS.items()], "twice", "ck-way")
         self.picture = ipywidgets.HTML()
@@ -453,10 +460,11 @@ class Integers(Panel):
         last = self.bench.flows[name].given[0].size - 1
         self._following = True
         try:
-            self.position.value = min(self.position.value, last)
-            self.position.max = last
-            if self.kind.value != BY_NUMBER:
-                self.position.value = pick(self.bench, name, digit, str(self.kind.value))
+            with self.position.hold_sync():
+                self.position.value = min(self.position.value, last)
+                self.position.max = last
+                if self.kind.value != BY_NUMBER:
+                    self.position.value = pick(self.bench, name, digit, str(self.kind.value))
         finally:
             self._following = False
         label = int(self.bench.digits.labels[digit])
@@ -623,6 +631,7 @@ def drawing(setting: Setting, found: Compared, curves: Mapping[Way, list[float]]
         {"type": "bar", "x": names, "y": [100 * number / found.outputs for number in found.differences],
          "xaxis": "x2", "yaxis": "y2", "showlegend": False, "marker": {"color": CURRENT, "line": {"width": 0}},
          "text": [f"{number:,}" if number else "" for number in found.differences], "textposition": "outside",
+         "textfont": {"size": 11}, "constraintext": "none",
          "cliponaxis": False, "hovertemplate": "%{x}: %{text} outputs<extra></extra>", "name": "differences"}
     )  # fmt: skip
     most = max((100 * number / found.outputs for number in found.differences), default=0.0)

@@ -25,7 +25,7 @@ def test_a_key_narrows_the_multiplier_and_the_layer_is_compared(open_notebook):
     ]  # fmt: skip
     for role, name in (
         ("slider", "Test digit"), ("combobox", "Layer"), ("combobox", "Output value"),
-        ("slider", "Number of the output"), ("slider", "Bits of the multiplier"), ("combobox", "Rounding"),
+        ("spinbutton", "Number of the output"), ("slider", "Bits of the multiplier"), ("combobox", "Rounding"),
     ):  # fmt: skip
         assert notebook.page.get_by_role(role, name=name).count() == 1, (role, name)
     notebook.page.locator(".ck-kind select").select_option("a negative sum")
@@ -33,6 +33,7 @@ def test_a_key_narrows_the_multiplier_and_the_layer_is_compared(open_notebook):
     notebook.page.locator(".ck-layer select").select_option("conv2")
     notebook.kernel("panel.width.value = 5")
     notebook.until("panel.wait_idle(120) and panel.result.changed > 0 and panel.setting.layer == 'conv2'")
+    assert notebook.kernel("print(panel.kind.value)").strip() == "negative", "the page must not answer for the hand"
     for size in (1280, 1920):
         notebook.page.set_viewport_size({"width": size, "height": 1100})
         for dark in (False, True):
