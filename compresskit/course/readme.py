@@ -45,7 +45,7 @@ def update(root: Path, check: bool) -> list[Path]:
     Parameters
     ----------
     root : pathlib.Path
-        The folder with README.md and `lessons`.
+        The folder with README.md, `lessons` and `notebooks`; a lesson is there once its notebook is.
     check : bool
         Only compare.
 
@@ -55,8 +55,8 @@ def update(root: Path, check: bool) -> list[Path]:
         README.md if it was out of step, else nothing.
     """
     readme = root / "README.md"
-    files = {planned.file: root / "lessons" / f"{planned.file}.md" for planned in COURSE}
-    minutes = {name: read_lesson(path).minutes for name, path in files.items() if path.is_file()}
+    built = [planned.file for planned in COURSE if (root / "notebooks" / f"{planned.file}.ipynb").is_file()]
+    minutes = {name: read_lesson(root / "lessons" / f"{name}.md").minutes for name in built}
     text = readme.read_text(encoding="utf-8")
     wanted = with_map(text, minutes)
     if wanted == text:

@@ -45,6 +45,11 @@ def test_the_map_is_written_once(tmp_path: Path):
     (tmp_path / "lessons" / lesson.name).write_text(lesson.read_text())
     page = tmp_path / "README.md"
     page.write_text(f"{readme.BEGIN}{readme.END}")
+    assert readme.update(tmp_path, check=False) == [page]
+    assert "notebooks/00_start_here.ipynb" not in page.read_text()  # only the lesson is there yet
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "notebooks" / "00_start_here.ipynb").touch()
+    page.write_text(f"{readme.BEGIN}{readme.END}")
     assert readme.update(tmp_path, check=True) == [page]
     assert page.read_text() == f"{readme.BEGIN}{readme.END}"
     assert readme.update(tmp_path, check=False) == [page]
