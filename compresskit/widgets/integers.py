@@ -600,8 +600,7 @@ def table(layer: str, found: Chain) -> str:
     sign = "=" if abs(approximate / found.real - 1) < 1e-9 else "≈"
     caption = (
         f"<h4 class='ck-heading'>{layer}, {placed(found)}</h4><div class='ck-note'>M = {found.real:.9f} {sign} "
-        f"{found.m:,} / 2^{found.width} × 2^{found.shift}; M × accumulator = "
-        f"{found.real * found.accumulator:.5f}</div>"
+        f"m / 2^{found.width} × 2^{found.shift}; M × accumulator = {found.real * found.accumulator:.5f}</div>"
     )
     head = (
         '<tr><th scope="col">step</th><th scope="col" class="ck-number">integer</th>'
@@ -631,12 +630,15 @@ def drawing(setting: Setting, found: Compared, curves: Mapping[Way, list[float]]
         {"type": "bar", "x": names, "y": [100 * number / found.outputs for number in found.differences],
          "xaxis": "x2", "yaxis": "y2", "showlegend": False, "marker": {"color": CURRENT, "line": {"width": 0}},
          "text": [f"{number:,}" if number else "" for number in found.differences], "textposition": "outside",
-         "textfont": {"size": 11}, "constraintext": "none",
+         "textfont": {"size": 10}, "constraintext": "none",
          "cliponaxis": False, "hovertemplate": "%{x}: %{text} outputs<extra></extra>", "name": "differences"}
     )  # fmt: skip
     most = max((100 * number / found.outputs for number in found.differences), default=0.0)
     layout = {
         "height": HEIGHT, "bargap": 0.25, "margin": {"t": 46, "l": 64},
+        "annotations": [] if most else [
+            {"text": "none differs", "xref": "x2 domain", "yref": "y2 domain", "x": 0.5, "y": 0.5, "showarrow": False}
+        ],
         "xaxis": {"domain": [0, 0.56], "range": [0.3, 31.7], "title": {"text": "bits of the multiplier"},
                   "tickvals": [1, 4, 8, 12, 16, 20, 24, 28, 31]},
         "yaxis": {"type": "log", "range": [math.log10(LEAST) - 0.15, 2.1],

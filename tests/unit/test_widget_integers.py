@@ -128,12 +128,14 @@ def test_the_panel_follows_its_controls(panel):
     assert panel.result.changed == 0 and "0 of" in panel.status.text
     drawn = panel.chart.figure["data"]
     assert drawn[4]["x"] == [31] and drawn[4]["y"] == [LEAST]
+    assert panel.chart.figure["layout"]["annotations"][0]["text"] == "none differs"
     first = panel.steps.value
     slide(panel.width, 4.0)
     assert panel.wait_idle(120)
     drawn = panel.chart.figure["data"]
     assert drawn[4]["x"] == [4] and drawn[4]["y"] == [100 * panel.result.changed / panel.result.outputs]
     assert panel.result.changed > 0 and panel.steps.value != first
+    assert panel.chart.figure["layout"]["annotations"] == []
     panel.kind.value = "largest"
     largest = panel.chain
     assert largest.rounded > 0
