@@ -387,6 +387,6 @@ EXERCISES = {
     "block_bytes": BLOCKS,
     "mean_cosine": COSINE,
     "mixed": MIXED,
-    "bits_for": RULES,
     "guilty": GUILTY,
+    "bits_for": RULES,
 }

@@ -384,9 +384,10 @@ def table(rows: Sequence[Row], waiting: Sequence[Scheme] = ()) -> str:
         f'<tr><td><b>{html.escape(scheme.name)}</b></td><td colspan="7" class="ck-note">not measured yet</td></tr>'
         for scheme in waiting
     )
+    sizes = "".join(f'<col style="width:{width}">' for width in widths)
     return (
-        f'<table class="ck-table ck-schemes"><colgroup>{"".join(f"<col style=width:{width}>" for width in widths)}'
-        f"</colgroup><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        f'<table class="ck-table ck-schemes" style="min-width:780px"><colgroup>{sizes}</colgroup>'
+        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
     )
 
 
