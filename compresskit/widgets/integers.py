@@ -637,7 +637,7 @@ def drawing(setting: Setting, found: Compared, curves: Mapping[Way, list[float]]
     layout = {
         "height": HEIGHT, "bargap": 0.25, "margin": {"t": 46, "l": 64},
         "annotations": [] if most else [
-            {"text": "none differs", "xref": "x2 domain", "yref": "y2 domain", "x": 0.5, "y": 0.5, "showarrow": False}
+            {"text": "none differs", "xref": "x2 domain", "yref": "y2 domain", "x": 0.5, "y": 0.6, "showarrow": False}
         ],
         "xaxis": {"domain": [0, 0.56], "range": [0.3, 31.7], "title": {"text": "bits of the multiplier"},
                   "tickvals": [1, 4, 8, 12, 16, 20, 24, 28, 31]},
