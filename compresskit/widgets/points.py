@@ -39,6 +39,12 @@ class Setting:
         Bits; 32 is float. See `Quantize`.
     granularity, ranges : str
         See `Quantize`.
+    activation_ranges, io : str
+        See `Quantize`; they do nothing where activations are float.
+    layers : tuple of (str, int)
+        Bits of single layers that differ from `weights`; 32 leaves a layer float.
+    own_ranges : str
+        Ranges of these layers; empty for those of all layers.
     """
 
     sparsity: float = 0.0
@@ -47,6 +53,10 @@ class Setting:
     activations: int = 8
     granularity: str = "channel"
     ranges: str = "minmax"
+    activation_ranges: str = "minmax"
+    io: str = "same"
+    layers: tuple[tuple[str, int], ...] = ()
+    own_ranges: str = ""
 
     def recipe(self) -> Recipe:
         """Give the steps that do something; the empty recipe for the original model.
@@ -59,9 +69,27 @@ class Setting:
         steps: list[Prune | Quantize] = []
         if self.sparsity > 0:
             steps.append(Prune(sparsity=self.sparsity, scope=self.scope))
-        if self.weights < 32 or self.activations < 32:
-            steps.append(Quantize(self.weights, self.activations, self.granularity, self.ranges))
+        if self._quantizes:
+            integers = self.activations < 32
+            others = {name: bits for name, bits in self.layers if bits != self.weights}
+            own = {"ranges": self.own_ranges} if self.own_ranges else {}
+            step = Quantize(
+                self.weights,
+                self.activations,
+                self.granularity,
+                self.ranges,
+                layers={name: {"weights": bits, **own} for name, bits in others.items() if bits < 32},
+                skip=tuple(name for name, bits in others.items() if bits == 32),
+                activation_ranges=self.activation_ranges if integers else "minmax",
+                io=self.io if integers else "same",
+            )
+            steps.append(step)
         return Recipe(*steps)
+
+    @property
+    def _quantizes(self) -> bool:
+        """Whether there is anything to quantize."""
+        return self.weights < 32 or self.activations < 32 or any(bits < 32 for _, bits in self.layers)
 
     def describe(self) -> str:
         """Say in a few words what is done to the model."""
@@ -69,12 +97,24 @@ class Setting:
         if self.sparsity > 0:
             whole = " over the whole network" if self.scope == "global" else ""
             parts.append(f"{self.sparsity:.0%} pruned{whole}".replace("%", " %"))
-        if self.weights < 32 or self.activations < 32:
+        if self._quantizes:
             grid = f", a scale per {self.granularity}" if self.weights < 16 else ""
-            ranges = {"minmax": "", "mse": ", least-error ranges", "octav": ", OCTAV ranges"}[self.ranges]
+            ranges = _RANGES_IN_WORDS[self.ranges]
             parts.append(f"{_width(self.weights)} weights{grid}{ranges if self.weights < 16 else ''}")
+            own = _RANGES_IN_WORDS[self.own_ranges or "minmax"]
+            parts += [f"{name} {_width(bits)}{own}" for name, bits in self.layers if bits != self.weights]
             parts.append(f"{_width(self.activations)} activations")
+            if self.activations < 32 and self.activation_ranges != "minmax":
+                parts[-1] += _RANGES_IN_WORDS[self.activation_ranges]
+            if self.activations < 32 and self.io != "same":
+                parts.append(f"{self.io} in and out")
         return ", ".join(parts) or "the original"
+
+
+_RANGES_IN_WORDS = {
+    "minmax": "", "mse": ", least-error ranges", "octav": ", OCTAV ranges", "search": ", searched ranges",
+    "percentile": ", percentile ranges", "entropy": ", entropy ranges", "moving": ", moving-average ranges",
+}  # fmt: skip
 
 
 def _width(bits: int) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import ipywidgets
@@ -17,6 +17,7 @@ from compresskit.evaluation import Score
 from compresskit.recipe import Recipe
 from compresskit.widgets import views
 from compresskit.widgets.figures import Chart
+from compresskit.widgets.layer_by_layer import BITS, Choice, LayerByLayer
 from compresskit.widgets.live import Live, Outcome, Stop, sentence
 from compresskit.widgets.panel import (
     Panel,
@@ -51,7 +52,16 @@ WEIGHTS: Final = (
 ACTIVATIONS: Final = (("8 bits", 8), ("16 bits", 16), ("float", 32))
 SCOPES: Final = (("each layer", "layer"), ("whole network", "global"))
 GRANULARITIES: Final = (("each channel", "channel"), ("whole layer", "tensor"))
-RANGES: Final = (("min to max", "minmax"), ("least error", "mse"), ("OCTAV", "octav"))
+RANGES: Final = (
+    ("min to max", "minmax"), ("least error", "mse"), ("OCTAV", "octav"), ("search", "search"),
+    ("percentile", "percentile"), ("entropy", "entropy"),
+)  # fmt: skip
+ACTIVATION_RANGES: Final = (
+    ("min to max", "minmax"), ("moving average", "moving"), ("percentile", "percentile"), ("least error", "mse"),
+    ("OCTAV", "octav"), ("entropy", "entropy"),
+)  # fmt: skip
+INTERFACES: Final = (("as inside", "same"), ("uint8", "uint8"), ("float", "float32"))
+LAYER_BITS: Final = (("as all", 0), ("2", 2), ("4", 4), ("8", 8), ("float", 32))
 AXES: Final = (("of the file", "file"), ("of the file, zipped", "zipped"))
 AXIS_TITLES: Final = {"file": "size of the file", "zipped": "size of the file, zipped (DEFLATE)"}
 NO_POINT: Final = ("choose a point of the plot", "")
@@ -136,6 +146,7 @@ class Workbench(Panel):
         super().__init__()
         self.checkpoint: Checkpoint = load_model(model)
         source = load_mnist() if data is None else data
+        self._data: Digits | Split = source
         self.test: Split = source if isinstance(source, Split) else source.test
         self.calibration: Split = source if isinstance(source, Split) else source.train
         self._check_fit()
@@ -215,7 +226,12 @@ class Workbench(Panel):
             "activations": choice_of("Bits between the layers", ACTIVATIONS, setting.activations, "ck-activations"),
             "granularity": choice_of("One scale for", GRANULARITIES, setting.granularity, "ck-granularity"),
             "ranges": choice_of("Range of the grid", RANGES, setting.ranges, "ck-ranges"),
+            "activation_ranges": list_of(
+                "Range of activations", ACTIVATION_RANGES, setting.activation_ranges, "ck-activation-ranges"
+            ),
+            "io": choice_of("In and out of the file", INTERFACES, setting.io, "ck-io"),
         }
+        self._layer_bits, self._own_ranges = dict(setting.layers), setting.own_ranges
         for control in self._controls.values():
             self._watch(control, self._on_control)
         self._status = Status()
@@ -232,6 +248,8 @@ class Workbench(Panel):
         heaviest = max(self.checkpoint.layers, key=lambda layer: layer.bytes).name
         self._layer = list_of("Layer", [(name, name) for name in names], heaviest, "ck-layer")
         self._watch(self._layer, self._on_layer)
+        self._own_bits = choice_of("Bits of this layer", LAYER_BITS, self._layer_bits.get(heaviest, 0), "ck-layer-bits")
+        self._watch(self._own_bits, self._on_own_bits)
         self._histogram = Chart(
             views.weights_figure(None), height=250, lock=self.lock, label="Histogram of the weights"
         )
@@ -239,6 +257,10 @@ class Workbench(Panel):
         self._table = markup(self._layers(self.checkpoint))
         self._strip = markup('<div class="ck-digits"></div>')
         self._strip_note = markup(_note("Reading"))
+        self._detail: LayerByLayer | None = None
+        self._detail_box = classed(ipywidgets.VBox([]), "ck-stack")
+        self._detail_button = button_of("Layer by layer", "ck-detail")
+        self._detail_button.on_click(lambda _: self._toggle_detail())
         self._toolbar = Toolbar(self._download)
         clear = button_of("Clear the plot", "ck-clear")
         reset = button_of("Back to the original", "ck-original")
@@ -252,10 +274,16 @@ class Workbench(Panel):
         plot = classed(ipywidgets.VBox([self._status, self._tradeoff]), "ck-grow", "ck-stack")
         cards = [
             [_heading("Bytes by layer", _LEGEND), self._table],
-            [_heading("Weights of a layer", _WEIGHTS_LEGEND), self._layer, self._histogram, self._histogram_note],
+            [
+                _heading("Weights of a layer", _WEIGHTS_LEGEND),
+                self._layer,
+                self._own_bits,
+                self._histogram,
+                self._histogram_note,
+            ],
             [_heading("Digits that it misreads now"), self._strip_note, self._strip],
         ]
-        buttons = classed(ipywidgets.HBox([clear, reset]), "ck-row", "ck-buttons")
+        buttons = classed(ipywidgets.HBox([self._detail_button, clear, reset]), "ck-row", "ck-buttons")
         return [
             markup(self._title()),
             classed(ipywidgets.HBox([controls, plot]), "ck-row"),
@@ -263,6 +291,7 @@ class Workbench(Panel):
                 ipywidgets.HBox([classed(ipywidgets.VBox(card), "ck-card") for card in cards]), "ck-row", "ck-cards"
             ),
             classed(ipywidgets.HBox([self._toolbar, buttons]), "ck-row", "ck-foot"),
+            self._detail_box,
         ]
 
     def _names(self) -> dict[str, str]:
@@ -270,6 +299,8 @@ class Workbench(Panel):
             ".ck-sparsity": "Weights set to zero", ".ck-scope": "Zero the smallest weights of",
             ".ck-weights": "Bits of a weight", ".ck-activations": "Bits between the layers",
             ".ck-granularity": "One scale for", ".ck-ranges": "Range of the grid", ".ck-axis": "Size in the plot",
+            ".ck-activation-ranges": "Range of activations", ".ck-io": "In and out of the file",
+            ".ck-layer-bits": "Bits of this layer",
             ".ck-back": "Go back to a point of the plot", ".ck-layer": "Layer whose weights are shown",
         }  # fmt: skip
 
@@ -288,7 +319,10 @@ class Workbench(Panel):
     def setting(self) -> Setting:
         """Where the controls stand."""
         values = {name: control.value for name, control in self._controls.items()}
-        return Setting(**{**values, "sparsity": round(float(values["sparsity"]), 4)})
+        layers = tuple((name, bits) for name, bits in self._layer_bits.items() if bits and bits != values["weights"])
+        return Setting(
+            **{**values, "sparsity": round(float(values["sparsity"]), 4)}, layers=layers, own_ranges=self._own_ranges
+        )
 
     @property
     def points(self) -> tuple[Visit, ...]:
@@ -310,6 +344,8 @@ class Workbench(Panel):
         try:
             for name, control in self._controls.items():
                 control.value = getattr(setting, name)
+            self._layer_bits, self._own_ranges = dict(setting.layers), setting.own_ranges
+            self._own_bits.value = self._layer_bits.get(self._layer.value, 0)
         finally:
             self._moving = False
         self._live.submit(self.setting)
@@ -331,8 +367,68 @@ class Workbench(Panel):
             self._draw_tradeoff()
 
     def _on_layer(self, _change: Any) -> None:
+        self._moving = True
+        try:
+            self._own_bits.value = self._layer_bits.get(self._layer.value, 0)
+        finally:
+            self._moving = False
         with self.lock:
             self._draw_weights()
+
+    def _on_own_bits(self, change: Any) -> None:
+        if self._moving or self.closed:
+            return
+        name, bits = self._layer.value, change["new"]
+        self._layer_bits = {**{each: had for each, had in self._layer_bits.items() if each != name}, name: bits}
+        if not bits:
+            del self._layer_bits[name]
+        self._live.submit(self.setting)
+
+    def _toggle_detail(self) -> None:
+        """Open the view of single layers below, or close it."""
+        if self._detail is not None:
+            self._detail.close()
+            self._detail, self._detail_box.children = None, ()
+            self._detail_button.description = "Layer by layer"
+            return
+        self._detail = LayerByLayer(self.checkpoint, self._data, choice=self._choice_of(self.setting))
+        use = button_of("Use these bits above", "ck-use-bits", primary=True)
+        use.on_click(lambda _: self._use_bits())
+        self._detail_box.children = (self._detail.box, use)
+        self._detail_button.description = "Close the layers"
+
+    def _choice_of(self, setting: Setting) -> Choice:
+        """Say in the terms of the view what the controls say; widths that it does not offer become 8."""
+        own = dict(setting.layers)
+        widths = [(layer.name, own.get(layer.name, setting.weights)) for layer in self.checkpoint.layers]
+        offered = {bits for _, bits in BITS}
+        return Choice(tuple((name, bits if bits in offered else 8) for name, bits in widths), setting.activations)
+
+    def _use_bits(self) -> None:
+        """Put the controls where the view stands: the same file."""
+        if self._detail is None:
+            return
+        choice = self._detail.choice
+        layers = tuple((name, bits) for name, bits in choice.bits if bits != 8)
+        self.move_to(
+            replace(
+                self.setting,
+                weights=8,
+                activations=choice.activations,
+                granularity=choice.granularity,
+                ranges="minmax",
+                activation_ranges="minmax",
+                io="same",
+                layers=layers,
+                own_ranges=choice.ranges,
+            )
+        )
+
+    def close(self) -> None:
+        """End the threads of the workbench, and of the view of single layers."""
+        if self._detail is not None:
+            self._detail.close()
+        super().close()
 
     def _on_back(self, change: Any) -> None:
         visit = change["new"]

@@ -83,7 +83,8 @@ def test_what_cannot_be_is_a_sentence_and_nothing_jumps(workbench):
     notebook.page.get_by_text("choose weights=8, or activations=32").wait_for()
     assert notebook.page.get_by_role("alert").count() == 1
     assert notebook.page.locator(".ck-status").bounding_box()["height"] == 62
-    notebook.page.get_by_role("button", name="float", exact=True).click()
+    between = notebook.page.get_by_role("group", name="Bits between the layers")
+    between.get_by_role("button", name="float", exact=True).click()
     notebook.page.get_by_text("as large as the original").wait_for()
     assert notebook.kernel(IDLE) == "True\n"
     assert abs(notebook.page.locator(".compresskit").bounding_box()["height"] - height) < 40

@@ -85,8 +85,30 @@ SETTINGS = st.builds(
     weights=st.sampled_from([2, 3, 4, 8, 16, 32]),
     activations=st.sampled_from([8, 16, 32]),
     granularity=st.sampled_from(["channel", "tensor"]),
-    ranges=st.sampled_from(["minmax", "mse", "octav"]),
+    ranges=st.sampled_from(["minmax", "mse", "octav", "search", "percentile", "entropy"]),
+    activation_ranges=st.sampled_from(["minmax", "moving", "percentile", "mse", "octav", "entropy"]),
+    io=st.sampled_from(["same", "uint8", "float32"]),
+    layers=st.sampled_from([(), (("dense", 4),), (("conv1", 32), ("dense", 2)), (("head", 8),)]),
+    own_ranges=st.sampled_from(["", "octav"]),
 )
+
+
+def test_single_layers_get_bits_of_their_own():
+    setting = Setting(
+        layers=(("conv2", 4), ("dense", 2), ("conv1", 32), ("head", 8)), activations=32, own_ranges="octav"
+    )
+    quantize = setting.recipe().quantize
+    assert [quantize.for_layer(name).weights for name in ("conv1", "conv2", "dense", "head")] == [32, 4, 2, 8]
+    assert [quantize.for_layer(name).ranges for name in ("dense", "head")] == ["octav", "minmax"]
+    assert quantize.skip == ("conv1",)
+    assert "dense 2-bit, OCTAV ranges" in setting.describe() and "head" not in setting.describe()
+
+
+def test_interfaces_and_ranges_of_activations_count_only_where_activations_are_integers():
+    integers = Setting(activation_ranges="percentile", io="uint8").recipe().quantize
+    assert (integers.activation_ranges, integers.io) == ("percentile", "uint8")
+    floats = Setting(activations=32, activation_ranges="percentile", io="uint8").recipe().quantize
+    assert floats == ck.Quantize(activations=32)
 
 
 @given(SETTINGS)
@@ -497,3 +519,21 @@ def test_a_closed_workbench_is_freed(digits, messages):
     del bench
     gc.collect()
     assert gone() is None
+
+
+def test_bits_chosen_layer_by_layer_make_the_same_file_above(make, move):
+    bench = make()
+    move(bench._layer, index=1)  # conv2
+    move(bench._own_bits, index=2)  # 4 bits
+    assert bench.setting.layers == (("conv2", 4),)
+    assert bench.wait_idle(PATIENCE) and bench.point.compressed.layers[1].dtype == "int4"
+    bench._detail_button.click()
+    detail = bench._detail
+    assert dict(detail.choice.bits)["conv2"] == 4
+    detail.move_to(replace(detail.choice.with_bits("dense", 4), ranges="octav"))
+    assert detail.wait_idle(PATIENCE)
+    bench._use_bits()
+    assert bench.wait_idle(PATIENCE)
+    assert bench.point.compressed.tflite == detail.measured.compressed.tflite
+    bench._detail_button.click()
+    assert detail.closed and bench._detail is None and bench._detail_box.children == ()
