@@ -216,7 +216,7 @@ class NumberLine(Panel):
             "yaxis": {"type": "log", "range": [-0.6, math.log10(top)], "title": {"text": "how many"}, "dtick": 1},
             "xaxis2": {"domain": [0.72, 1], "anchor": "y2", "range": [-wide, wide],
                        "title": {"text": "error", "standoff": 10, "font": {"size": 12}},
-                       "gridcolor": "#e0e0e0", "zeroline": False, "nticks": 3, "tickangle": 0},
+                       "gridcolor": "#e0e0e0", "zeroline": False, **_error_ticks(step, widest)},
             "yaxis2": {"anchor": "x2", "type": "log", "gridcolor": "#e0e0e0", "zeroline": False, "dtick": 1,
                        "range": [-0.6, math.log10(float(error_counts.max()) * 1.5)]},
             "shapes": [
@@ -305,6 +305,12 @@ def _shade(start: float, end: float) -> dict[str, Any]:
     """Shade what lies outside the grid: those values are clipped."""
     return {"type": "rect", "xref": "x", "yref": "y domain", "x0": start, "x1": end, "y0": 0, "y1": 1,
             "fillcolor": "rgba(128,128,128,0.18)", "line": {"width": 0}, "layer": "below"}  # fmt: skip
+
+
+def _error_ticks(step: float, widest: float) -> dict[str, Any]:
+    """Label half a step, in the formula's own letter; once clipping goes far beyond it, the largest error instead."""
+    end, name = (widest, f"{widest:.2g}") if widest > 2 * step else (step / 2, "S/2")
+    return {"tickvals": [-end, 0, end], "ticktext": [f"−{name}", "0", name], "tickangle": 0}
 
 
 def _dashes(x: float) -> dict[str, Any]:

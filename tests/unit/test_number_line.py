@@ -57,6 +57,7 @@ def test_the_panel_follows_its_controls():
     panel = number_line(weights, "weights")
     before = panel.chart.figure["data"][1]["x"]
     assert len(before) == 3 * 16
+    assert panel.chart.figure["layout"]["xaxis2"]["ticktext"] == ["−S/2", "0", "S/2"]
     slide(panel.bits, 8.0)
     assert len(panel.result.levels) == 255 > MOST_TICKS
     assert len(panel.chart.figure["data"][1]["x"]) == 3 * 2, "too many to draw: the ends alone"
@@ -64,6 +65,7 @@ def test_the_panel_follows_its_controls():
     slide(panel.low, -0.05)
     slide(panel.high, 0.05)
     assert panel.result.clipped > 0.2 and panel.result.snr < rounding and "clipped" in panel.status.text
+    assert panel.chart.figure["layout"]["xaxis2"]["ticktext"][2] != "S/2", "the clipped ones lie far beyond half a step"
     shaded = [shape for shape in panel.chart.figure["layout"]["shapes"] if shape["type"] == "rect"]
     assert len(shaded) == 2
     panel.close()
