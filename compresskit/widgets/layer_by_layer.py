@@ -400,12 +400,9 @@ class LayerByLayer(Panel):
         return f'<table class="ck-table"><thead><tr>{head}</tr></thead><tbody>{"".join(body)}</tbody></table>'
 
     def _summary(self) -> str:
-        text = f"Layer by layer: {self.checkpoint.name}"
-        if self.measured is None:
-            return text
-        score, small = self.measured.score, self.measured.compressed
+        """Say what is shown; nothing that depends on how far the reading has come, since notebooks keep it."""
         bits = ", ".join(f"{name} {'float' if each == 32 else each}" for name, each in self.choice.bits)
-        return f"{text}; bits: {bits}; {small.size:,} bytes, {score.errors:,} of {score.n:,} digits misread"
+        return f"Layer by layer: {self.checkpoint.name}; bits: {bits}"
 
     def _picture(self) -> Picture:
         row = 28.0

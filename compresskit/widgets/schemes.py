@@ -316,8 +316,8 @@ class Schemes(Panel):
         )
 
     def _summary(self) -> str:
-        lines = [f"Schemes of quantization: {self.model.name}, {len(self.rows)} of {len(self._schemes)} rows measured"]
-        return lines[0]
+        """Say what is shown; nothing that depends on how far the measuring has come, since notebooks keep it."""
+        return f"Schemes of quantization: {self.model.name}"
 
     def _picture(self) -> Picture:
         height = 26.0
