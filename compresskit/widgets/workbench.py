@@ -225,7 +225,7 @@ class Workbench(Panel):
             "weights": slider_of("Bits of a weight", WEIGHTS, setting.weights, "ck-weights"),
             "activations": choice_of("Bits between the layers", ACTIVATIONS, setting.activations, "ck-activations"),
             "granularity": choice_of("One scale for", GRANULARITIES, setting.granularity, "ck-granularity"),
-            "ranges": choice_of("Range of the grid", RANGES, setting.ranges, "ck-ranges"),
+            "ranges": list_of("Range of the grid", RANGES, setting.ranges, "ck-ranges"),
             "activation_ranges": list_of(
                 "Range of activations", ACTIVATION_RANGES, setting.activation_ranges, "ck-activation-ranges"
             ),
@@ -240,7 +240,7 @@ class Workbench(Panel):
         self._back = list_of("Go back to", [NO_POINT], NO_POINT[1], "ck-back")
         self._watch(self._back, self._on_back)
         self._tradeoff = Chart(
-            views.tradeoff_figure(None, [], None, AXIS_TITLES["file"]), height=430, lock=self.lock,
+            views.tradeoff_figure(None, [], None, AXIS_TITLES["file"]), height=520, lock=self.lock,
             label="Plot of size against accuracy; the list below it names the same points",
         )  # fmt: skip
         self._tradeoff.on_click(self._on_click)

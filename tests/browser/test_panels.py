@@ -67,7 +67,7 @@ def test_controls_have_names_and_spoken_values(workbench):
     page = notebook.page
     for role, name in (
         ("slider", "Weights set to zero"), ("slider", "Bits of a weight"), ("combobox", "Go back to a point"),
-        ("combobox", "Layer whose weights"), ("group", "Range of the grid"), ("group", "One scale for"),
+        ("combobox", "Layer whose weights"), ("combobox", "Range of the grid"), ("group", "One scale for"),
         ("button", "Download the .tflite"), ("button", "Copy the recipe"), ("button", "Clear the plot"),
     ):  # fmt: skip
         assert page.get_by_role(role, name=name).count() == 1, (role, name)
@@ -153,7 +153,7 @@ def test_random_hands_leave_a_living_panel(workbench):
             keys = generator.choices(["ArrowLeft", "ArrowRight", "PageUp", "PageDown", "Home", "End"], k=3)
             notebook.press(generator.choice([".ck-sparsity", ".ck-weights"]), *keys)
         elif what == 3:
-            group = generator.choice([".ck-scope", ".ck-granularity", ".ck-ranges", ".ck-axis"])
+            group = generator.choice([".ck-scope", ".ck-granularity", ".ck-io", ".ck-axis"])
             buttons = page.locator(f"{group} button")
             buttons.nth(generator.randrange(buttons.count())).click()
         elif what == 4:
