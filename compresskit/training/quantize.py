@@ -14,6 +14,7 @@ Its grid is the one of ``compresskit.quantization``: after training, the weights
 from __future__ import annotations
 
 import threading
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -467,7 +468,9 @@ def convert_quantized(model: tf_keras.Model) -> bytes:
     converter = tf.lite.TFLiteConverter.from_keras_model(model)
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     try:
-        converted = converter.convert()
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Statistics for quantized inputs")  # input is float here
+            converted = converter.convert()
     except Exception as error:
         raise ValueError(f"model {model.name!r} cannot be converted: {type(error).__name__}: {error}") from error
     return shorten_names(converted, model.name, [layer.name for layer in model.layers])

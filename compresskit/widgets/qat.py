@@ -277,15 +277,18 @@ class Qat(Panel):
                 ".ck-bits": "Bits of a weight",
                 ".ck-granularity": "What shares a scale",
                 ".ck-ranges": "Where the grid ends",
-                ".ck-train": "Train with rounding",
-                ".ck-cancel": "Cancel the training",
             },
         )
         self._live: Live[Setting, Rounded] = Live(
             self._preview, self._exact, self._on_result, self._on_error, on_start=self._on_start, lock=self.lock
         )
         self._lives.append(self._live)
-        self._tell("exact", "Nothing trained yet", f"A training: {len(self._short.train):,} digits, seen {epochs} x", 0)
+        self._tell(
+            "exact",
+            "Nothing trained yet",
+            f"A training: {len(self._short.train):,} digits, {epochs} epoch{'s' * (epochs > 1)}",
+            0,
+        )
         self._live.submit(self.setting())
 
     def setting(self) -> Setting:
@@ -525,5 +528,5 @@ def _trace(
         "text": [percent(accuracy) for _, accuracy, _ in points],
         "hovertemplate": "%{x} bits: %{text}<extra></extra>",
         "line": {"color": ink, "width": 2},
-        "marker": {"color": ink, "symbol": symbol, "size": size, "line": {"width": 2.5}},
+        "marker": {"color": ink, "symbol": symbol, "size": size, "line": {"width": 2.5 * symbol.endswith("open")}},
     }  # fmt: skip
