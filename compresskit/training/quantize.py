@@ -57,8 +57,8 @@ class TrainedQuantized:
     checkpoint : Checkpoint
         The trained model, in float, its weights on their grids.
     compressed : Compressed
-        The file made of it, by the recipe ``Recipe(step)`` with ``ranges="minmax"``: the trained weights lie on the grid
-        that reaches to the largest, and another choice of ranges would move them off it.
+        The file made of it, by the recipe ``Recipe(step)`` with ``ranges="minmax"``: the trained weights lie on the
+        grid that reaches to the largest, and another choice of ranges would move them off it.
     history : tuple of Epoch
         Losses and accuracies of the finished epochs, measured with rounding.
     cancelled : bool
