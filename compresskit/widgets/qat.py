@@ -416,10 +416,13 @@ class Qat(Panel):
         score = self._rounded[1].scores[bits]
         kind = "all" if self._rounded[2] else "preview of"
         trained = [each.score.accuracy for each in self._here() if each.bits == bits]
-        found = f"; trained with rounding: {', '.join(percent(one) for one in trained)}" if trained else ""
         low, high = score.interval
+        told = f"{bits} bits, rounded after training: {percent(score.accuracy)}"
+        if trained:  # both have to fit into one line, however many trainings there were
+            ends = sorted({percent(min(trained)), percent(max(trained))})
+            told = f"{bits} bits: {percent(score.accuracy)} rounded, {' to '.join(ends)} trained"
         return (
-            f"{bits} bits, rounded after training: {percent(score.accuracy)}{found}",
+            told,
             f"{percent(low)} to {percent(high)} ({kind} {score.n:,} digits), {kilobytes(score.size)}; "
             f"float: {percent(self._original.accuracy)}. {self.digits.notice}".strip(),
         )

@@ -79,7 +79,7 @@ def test_a_training_adds_its_point_and_the_next_takes_another_seed(panel, monkey
     assert panel.wait_idle(60)
     assert seeds == [0, 1]
     assert panel.chart.figure["data"][2]["x"] == [3, 3]
-    assert "trained with rounding" in panel._status.text
+    assert f"{panel._original.accuracy:.2%} trained".replace("%", " %") in panel._status.text
     panel.ranges.value = "mse"
     assert panel.wait_idle(120)
     assert panel.chart.figure["data"][2]["x"] == [], "trained at another setting"
