@@ -251,6 +251,12 @@ def test_what_ai_edge_quantizer_silently_leaves_float_is_refused(reader: ck.Chec
         ck.compress(depthwise, ck.Recipe(ck.Quantize(8, 32, layers={name: {"weights": 4}})))
 
 
+def test_the_depthwise_kernel_that_reads_beyond_its_scales_is_caught() -> None:
+    """One scale for the layer, activations rounded while running: LiteRT's kernel takes a scale for each channel."""
+    with pytest.raises(ValueError, match=r"layer 'block\d_depthwise': LiteRT's DEPTHWISE_CONV_2D does not compute"):
+        ck.compress(ck.load_model("small_student"), ck.Recipe(ck.Quantize(8, 32, granularity="tensor")))
+
+
 def damaged(reader: ck.Checkpoint, layer: str, value: float) -> ck.Checkpoint:
     site = next(site for site in sites(files.read(reader.tflite)) if site.name == layer)
     weights = ck.compress(reader, ck.Recipe()).weights(layer).copy()
