@@ -178,7 +178,8 @@ def to_archive(model: tf_keras.Model) -> bytes:
         model = plain
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.keras"
-        model.save(path)
+        # Said outright: tf-keras guesses by a flag of the thread, and in any but the one that imported it writes HDF5.
+        model.save(path, save_format="keras_v3")
         with zipfile.ZipFile(path) as archive:
             members = {name: archive.read(name) for name in sorted(archive.namelist())}
     metadata = json.loads(members["metadata.json"])

@@ -127,11 +127,12 @@ def test_without_tensorflow_the_button_says_what_to_install(panel, monkeypatch):
 def test_a_real_training_mends_what_rounding_broke(few, digits):
     pytest.importorskip("tensorflow")
     pytest.importorskip("tensorflow_model_optimization")
-    more = dataclasses.replace(few, train=digits.train.take(3000))
+    more = dataclasses.replace(few, train=digits.train.take(3000), validation=digits.validation.take(1000))
     panel = qat("lenet_300_100", more, training_digits=3000)
     panel.granularity.value, panel.ranges.value, panel.bits.value = "tensor", "mse", 2
     panel.train()
     assert panel.wait_idle(400)
+    assert "Trained" in panel._told.text, panel._told.text
     (trained,) = panel.trained[panel.setting()]
     assert trained.score.accuracy > panel._rounded[1].scores[2].accuracy
     assert trained.agreement > 0.95 and not trained.cancelled

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import zipfile
 from pathlib import Path
 
@@ -213,3 +214,12 @@ def test_a_model_object_becomes_a_checkpoint_that_can_be_trained(keras, digits):
     assert np.abs(outputs(checkpoint.tflite, images) - expected).max() < 1e-5
     again = to_keras(checkpoint)(images[..., None].astype(np.float32) / 255)
     assert np.abs(np.asarray(again) - expected).max() < 1e-5
+
+
+def test_a_model_is_archived_alike_on_any_thread():
+    model = build("lenet_300_100")
+    found = []
+    thread = threading.Thread(target=lambda: found.append(keras_files.to_archive(model)))
+    thread.start()
+    thread.join()
+    assert found == [keras_files.to_archive(model)]
