@@ -12,17 +12,19 @@ if TYPE_CHECKING:
     from compresskit.compression import Compressed, compress
     from compresskit.data import load_idx, load_mnist
     from compresskit.evaluation import Score, evaluate
-    from compresskit.recipe import Prune, Quantize, Recipe
+    from compresskit.recipe import Factorize, Prune, Quantize, Recipe, Share
     from compresskit.widgets.workbench import Workbench
     from compresskit.zoo import Checkpoint, load_model
 
 _HOMES = {
     "Checkpoint": "zoo",
     "Compressed": "compression",
+    "Factorize": "recipe",
     "Prune": "recipe",
     "Quantize": "recipe",
     "Recipe": "recipe",
     "Score": "evaluation",
+    "Share": "recipe",
     "Workbench": "widgets.workbench",
     "compress": "compression",
     "evaluate": "evaluation",
@@ -34,10 +36,12 @@ _HOMES = {
 __all__ = [
     "Checkpoint",
     "Compressed",
+    "Factorize",
     "Prune",
     "Quantize",
     "Recipe",
     "Score",
+    "Share",
     "Workbench",
     "compress",
     "evaluate",

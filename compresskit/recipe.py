@@ -11,7 +11,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
-from itertools import pairwise
+from itertools import combinations, pairwise
 from types import MappingProxyType
 from typing import Any, ClassVar
 
@@ -27,11 +27,17 @@ ACTIVATION_RANGES = ("minmax", "moving", "percentile", "mse", "octav", "entropy"
 COMPUTE = ("integer", "float")
 INTERFACES = ("same", "uint8", "float32")
 STORES = ("auto", "int8")
+SHARE_METHODS = ("kmeans", "exact", "uniform", "binary", "ternary", "powers")
+STARTS = ("linear", "density", "k-means++")
+SHARE_GRANULARITIES = ("layer", "channel")
+CONVOLUTIONS = ("keep", "tucker2", "spatial")
 LAYER_SETTINGS = ("weights", "activations", "granularity", "ranges", "compute", "store")
 
 STORED_WIDTH = {2: 2, 3: 8, 4: 4, 5: 8, 6: 8, 7: 8, 8: 8, 16: 16, 32: 32}
 """Bits that one weight takes in the file: LiteRT has no types of 3, 5, 6 or 7 bits, so these are stored as int8."""
 
+MOST_LEVELS = 65_536
+_FIXED_LEVELS = {"binary": 2, "ternary": 3}
 _VERSION = 1
 
 
@@ -105,9 +111,9 @@ class Prune:
             object.__setattr__(self, "layers", _names("Prune", self.layers))
 
     @property
-    def rank(self) -> int:
+    def place(self) -> int:
         """Place in the order of steps: channels go before single weights."""
-        return 1 if self.pattern == "channel" else 2
+        return 1 if self.pattern == "channel" else 3
 
 
 def _pattern(text: Any) -> Pattern:
@@ -164,7 +170,7 @@ class Quantize:
     """
 
     kind: ClassVar[str] = "quantize"
-    rank: ClassVar[int] = 4
+    place: ClassVar[int] = 5
 
     weights: int = 8
     activations: int = 8
@@ -285,8 +291,139 @@ def _check_scheme(
         )
 
 
-Step = Prune | Quantize
-_STEPS: dict[str, type[Step]] = {step.kind: step for step in (Prune, Quantize)}
+@dataclass(frozen=True)
+class Factorize:
+    """Write layers as products of thinner ones: low rank. Say how far by exactly one of rank, energy and budget.
+
+    Attributes
+    ----------
+    rank : int or None
+        Width between the new layers, at least 1; for "tucker2" the channels before and after the window (as many as
+        the convolution has, where that is fewer).
+    energy : float or None
+        Part of the squared weights that each layer keeps, above 0 and up to 1: the smallest rank that keeps it.
+    budget : float or None
+        Part of the weights of these layers that stays, above 0 and below 1. Ranks are given to the layers in which they
+        add most; with "tucker2" each convolution keeps to this part by itself.
+    convolutions : str
+        "keep": only dense layers are cut; "tucker2": convolutions become three (fewer channels in, the window, more
+        channels out); "spatial": two (down the column, along the row).
+    layers : tuple of str or None
+        The layers to cut, whether they become smaller by it or not; None for all that become smaller.
+    """
+
+    kind: ClassVar[str] = "factorize"
+    place: ClassVar[int] = 2
+
+    rank: int | None = None
+    energy: float | None = None
+    budget: float | None = None
+    convolutions: str = "keep"
+    layers: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        given = [name for name in ("rank", "energy", "budget") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(
+                f"Factorize: {' and '.join(given) if given else 'nothing'} was given; say by exactly one of rank, "
+                "energy and budget how far to go, such as rank=16"
+            )
+        if self.rank is not None and not (_is_whole(self.rank) and self.rank >= 1):
+            raise ValueError(f"Factorize: rank is {self.rank!r}; give a whole number of at least 1")
+        if self.energy is not None and not (_is_number(self.energy) and 0 < self.energy <= 1):
+            raise ValueError(f"Factorize: energy is {self.energy!r}; give a part above 0 and up to 1, such as 0.9")
+        if self.budget is not None and not (_is_number(self.budget) and 0 < self.budget < 1):
+            raise ValueError(f"Factorize: budget is {self.budget!r}; give a part above 0 and below 1, such as 0.25")
+        _choice("Factorize", "convolutions", self.convolutions, CONVOLUTIONS)
+        if self.layers is not None:
+            object.__setattr__(self, "layers", _names("Factorize", self.layers))
+
+
+@dataclass(frozen=True)
+class Share:
+    """Let all weights of a layer take one of a few values: a codebook.
+
+    Attributes
+    ----------
+    levels : int or None
+        How many values there are: at least 1 for k-means, an even number for "uniform", at least 3 for "powers". By
+        default 16. "binary" and "ternary" fix it: leave it out there.
+    method : str
+        "kmeans": each value is the mean of the weights nearest to it, found step by step; "exact": the best such values
+        there are (but for what lies within a 4,096th of the range); "uniform": at equal distances, which a file of
+        2- or 4-bit integers can hold; "binary": -a and +a; "ternary": -a, 0 and +a; "powers": 0 and powers of two.
+    start : str
+        Where "kmeans" begins: "linear", from the smallest weight to the largest; "density", most values where most
+        weights are; "k-means++", drawn by lot, far apart.
+    granularity : str
+        "layer": one codebook for all weights of a layer; "channel": one for each output channel.
+    keep_zero : bool
+        Keep zeros exactly 0 (k-means gives them a value of their own), so that pruned weights stay pruned.
+    layers : tuple of str or None
+        The layers; None for all that hold weights. Several steps may share different layers differently.
+    seed : int
+        Of the lot, for start="k-means++".
+    """
+
+    kind: ClassVar[str] = "share"
+    place: ClassVar[int] = 4
+
+    levels: int | None = None
+    method: str = "kmeans"
+    start: str = "linear"
+    granularity: str = "layer"
+    keep_zero: bool = True
+    layers: tuple[str, ...] | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _choice("Share", "method", self.method, SHARE_METHODS)
+        _choice("Share", "start", self.start, STARTS)
+        _choice("Share", "granularity", self.granularity, SHARE_GRANULARITIES)
+        fixed = _FIXED_LEVELS.get(self.method)
+        if self.levels is None:
+            object.__setattr__(self, "levels", fixed or 16)
+        lowest = {"uniform": 2, "powers": 3}.get(self.method, 1)
+        if not _is_whole(self.levels) or not lowest <= self.count <= MOST_LEVELS:
+            raise ValueError(
+                f"Share: levels is {self.levels!r}; give a whole number from {lowest} to {MOST_LEVELS:,}, such as 16"
+            )
+        if fixed is not None and self.levels != fixed:
+            raise ValueError(
+                f"Share: levels is {self.levels!r}, but method {self.method!r} has {fixed}; leave the levels out"
+            )
+        if self.method == "uniform" and self.count % 2:
+            raise ValueError(f"Share: levels is {self.levels!r} with method 'uniform'; give an even number, such as 16")
+        if not isinstance(self.keep_zero, bool):
+            raise ValueError(f"Share: keep_zero is {self.keep_zero!r}; choose True or False")
+        if not _is_whole(self.seed) or self.seed < 0:
+            raise ValueError(f"Share: seed is {self.seed!r}; give a whole number from 0")
+        if self.layers is not None:
+            object.__setattr__(self, "layers", _names("Share", self.layers))
+
+    @property
+    def count(self) -> int:
+        """The number of values, as a number."""
+        return 0 if self.levels is None else self.levels
+
+    @property
+    def on_a_grid(self) -> bool:
+        """Whether the values are whole multiples of one, which an integer file can hold."""
+        return self.method in ("uniform", "binary", "ternary")
+
+
+def _is_whole(value: Any) -> bool:
+    """Tell a whole number (`True` is none here)."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    """Tell a number that is not NaN (`True` is none here)."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and not math.isnan(value)
+
+
+Step = Prune | Factorize | Share | Quantize
+_STEPS: dict[str, type[Step]] = {step.kind: step for step in (Prune, Factorize, Share, Quantize)}
 
 
 @dataclass(frozen=True, init=False)
@@ -296,7 +433,8 @@ class Recipe:
     Parameters
     ----------
     *steps
-        `Prune` and `Quantize` steps. No step at all: the float model itself.
+        In this order, each if wanted: `Prune` of channels, `Factorize`, `Prune` of weights, `Share`, `Quantize`. No
+        step at all: the float model itself.
 
     Raises
     ------
@@ -314,20 +452,39 @@ class Recipe:
     def __init__(self, *steps: Step) -> None:
         for step in steps:
             if not isinstance(step, tuple(_STEPS.values())):
-                raise ValueError(f"Recipe: {step!r} is not a step; give Prune(...) or Quantize(...)")
+                raise ValueError(
+                    f"Recipe: {step!r} is not a step; give Prune(...), Factorize(...), Share(...) or Quantize(...)"
+                )
         for earlier, later in pairwise(steps):
-            if isinstance(earlier, Quantize) and isinstance(later, Prune):
-                raise ValueError("Recipe: Prune after Quantize; the weights are integers by then: put Prune first")
-            if earlier.rank > later.rank:
-                raise ValueError("Recipe: channels are removed after single weights; remove channels first")
+            if earlier.place > later.place:
+                raise ValueError(f"Recipe: {_why_not_after(earlier, later)}")
         if sum(isinstance(step, Quantize) for step in steps) > 1:
             raise ValueError("Recipe: Quantize twice; weights are rounded once: give single layers with layers={...}")
+        for kind in (Factorize, Share):
+            _check_once([step for step in steps if isinstance(step, kind)])
+        if any(isinstance(step, Prune) and step.place == Share.place - 1 for step in steps):
+            for step in steps:
+                if isinstance(step, Share) and step.method == "binary":
+                    raise ValueError(
+                        "Recipe: Share with method 'binary' after Prune; it has no zero, so nothing would stay pruned: "
+                        "choose method='ternary'"
+                    )
         object.__setattr__(self, "steps", tuple(steps))
 
     @property
     def prunes(self) -> tuple[Prune, ...]:
         """The pruning steps."""
         return tuple(step for step in self.steps if isinstance(step, Prune))
+
+    @property
+    def factorizes(self) -> tuple[Factorize, ...]:
+        """The steps that cut layers into thinner ones."""
+        return tuple(step for step in self.steps if isinstance(step, Factorize))
+
+    @property
+    def shares(self) -> tuple[Share, ...]:
+        """The steps that share weights."""
+        return tuple(step for step in self.steps if isinstance(step, Share))
 
     @property
     def quantize(self) -> Quantize | None:
@@ -366,6 +523,31 @@ class Recipe:
 
     def __str__(self) -> str:
         return self.to_python()
+
+
+def _why_not_after(earlier: Step, later: Step) -> str:
+    """Say why a step cannot come after another, and what to do."""
+    one, other = type(later).__name__, type(earlier).__name__
+    if isinstance(earlier, Quantize):
+        return f"{one} after Quantize; the weights are integers by then: put {one} first"
+    if isinstance(earlier, Share):
+        return f"{one} after Share; its result would no longer be shared: put {one} first"
+    if isinstance(later, Factorize):
+        return f"Factorize after {other}; the products of thinner layers would not stay sparse: put Factorize first"
+    if isinstance(earlier, Factorize):
+        return "channels are removed after Factorize, which has made new ones; remove channels first"
+    return "channels are removed after single weights; remove channels first"
+
+
+def _check_once(steps: list[Any]) -> None:
+    """Refuse two steps of a kind for one layer."""
+    for earlier, later in combinations(steps, 2):
+        kind = type(later).__name__
+        if earlier.layers is None or later.layers is None:
+            raise ValueError(f"Recipe: {kind} twice; give each its layers with layers=[...], or leave one out")
+        for name in later.layers:
+            if name in earlier.layers:
+                raise ValueError(f"Recipe: {kind} twice for layer {name!r}; leave it out of one of them")
 
 
 def _plain(value: Any) -> Any:
