@@ -17,7 +17,7 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
@@ -44,6 +44,25 @@ class Loss(Protocol):
 
     def __call__(self, images: tf.Tensor, labels: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
         """Give the mean loss, a float32 scalar, of images (n, h, w, c), labels (n,) and the model's outputs (n, k)."""
+
+
+class Teaching(Protocol):
+    """What is known of every digit besides its label, and the loss that uses it: distillation keeps logits so.
+
+    The digits are moved as the teaching says, since its targets hold for digits that were moved in just that way.
+    """
+
+    def settings(self) -> dict[str, Any]:
+        """Give what a resumed run must have in common with the one it goes on from, as JSON holds it."""
+
+    def training(self, epoch: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Give, for all training digits in an epoch, targets (n, ...) and how each is moved (n, 2, 3), see ``draw``."""
+
+    def validation(self) -> NDArray[np.float32]:
+        """Give the targets of the validation digits, which are not moved."""
+
+    def loss(self, images: tf.Tensor, labels: tf.Tensor, outputs: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
+        """Give the mean loss of a batch, a float32 scalar; the first three as :class:`Loss` takes them."""
 
 
 @dataclass(frozen=True)
@@ -139,6 +158,7 @@ def fit(
     checkpoint: Path | None = None,
     loss: Loss | None = None,
     after_step: Callable[[int], None] | None = None,
+    teaching: Teaching | None = None,
 ) -> TrainingResult:
     """Train ``model`` in place on ``digits.train``; ``digits.validation`` is only measured.
 
@@ -169,6 +189,8 @@ def fit(
         Replaces the cross-entropy; see :class:`Loss`.
     after_step : callable, optional
         Called with the number of steps done after each of them, as pruning schedules need it.
+    teaching : Teaching, optional
+        Kept targets for every digit, and the loss that compares with them; takes the place of ``loss``.
 
     Returns
     -------
@@ -190,7 +212,16 @@ def fit(
     for split, name in ((digits.train, "train"), (digits.validation, "validation")):
         _check_split(split, name, model)
     run = _Run(
-        model, digits, epochs, batch_size, learning_rate, augment, seed, checkpoint, loss or cross_entropy(model)
+        model,
+        digits,
+        epochs,
+        batch_size,
+        learning_rate,
+        augment,
+        seed,
+        checkpoint,
+        loss or cross_entropy(model),
+        teaching,
     )
     if checkpoint is not None and checkpoint.exists():
         run.load()
@@ -221,8 +252,10 @@ class _Run:
         seed: int,
         checkpoint: Path | None,
         loss: Loss,
+        teaching: Teaching | None,
     ) -> None:
         self.model, self.digits, self.checkpoint, self.loss = model, digits, checkpoint, loss
+        self.teaching = teaching
         self.epochs, self.batch_size, self.peak = epochs, batch_size, learning_rate
         self.augment, self.seed = augment, seed
         self.count = len(digits.train)
@@ -249,11 +282,11 @@ class _Run:
         reported = -math.inf
         while len(state.history) < self.epochs and not cancel.is_set():
             epoch = len(state.history)
-            for images, labels, drawn in self._batches(epoch, state.step - epoch * self.steps):
+            for images, labels, *more in self._batches(epoch, state.step - epoch * self.steps):
                 if cancel.is_set():
                     break
                 self.optimizer.learning_rate.assign(learning_rate_at(state.step, total, self.peak))
-                mean, correct = (float(value) for value in self._train_step(images, labels, drawn))
+                mean, correct = (float(value) for value in self._train_step(images, labels, *more))
                 if not math.isfinite(mean):
                     self._diverge(f"the loss became {mean}", sound_weights)
                 self._count(mean, int(correct), len(labels))
@@ -277,24 +310,40 @@ class _Run:
             self.save()
         return TrainingResult(tuple(state.history), cancelled, state.step, state.seconds)
 
-    def _batches(self, epoch: int, first: int) -> Iterator[tuple[NDArray[Any], NDArray[Any], NDArray[np.float32]]]:
-        """Yield the batches of an epoch from step ``first`` on: images, labels, and what augmentation drew."""
+    def _batches(self, epoch: int, first: int) -> Iterator[tuple[NDArray[Any], ...]]:
+        """Yield the batches of an epoch from step ``first`` on: images, labels, what augmentation drew, and targets."""
         order = np.random.default_rng([self.seed, epoch]).permutation(self.count)
+        taught = None if self.teaching is None else self.teaching.training(epoch)
         for step in range(first, self.steps):
             chosen = order[step * self.batch_size : (step + 1) * self.batch_size]
-            drawn = draw(self.augment, len(chosen), np.random.default_rng([self.seed, epoch, step + 1]))
-            yield self.digits.train.images[chosen], self.digits.train.labels[chosen].astype(np.int64), drawn
+            images, labels = self.digits.train.images[chosen], self.digits.train.labels[chosen].astype(np.int64)
+            if taught is None:
+                yield (
+                    images,
+                    labels,
+                    draw(self.augment, len(chosen), np.random.default_rng([self.seed, epoch, step + 1])),
+                )
+            else:
+                targets, matrices = taught
+                yield images, labels, matrices[chosen], targets[chosen]
 
-    def _step(self, images: tf.Tensor, labels: tf.Tensor, drawn: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def _step(
+        self, images: tf.Tensor, labels: tf.Tensor, drawn: tf.Tensor, targets: tf.Tensor | None = None
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         """Move the weights once against the gradient; give the loss before the step and the number read right."""
         inputs = transform(self.augment, to_inputs(images, self.model), drawn)
         with tf.GradientTape() as tape:
             outputs = self.model(inputs, training=True)
-            mean = self.loss(inputs, labels, outputs)
+            mean = self._loss(inputs, labels, outputs, targets)
             objective = tf.add_n([mean, *self.model.losses])
         variables = self.model.trainable_variables
         self.optimizer.apply_gradients(zip(tape.gradient(objective, variables), variables, strict=True))
         return mean, _number_right(outputs, labels)
+
+    def _loss(self, inputs: tf.Tensor, labels: tf.Tensor, outputs: tf.Tensor, targets: tf.Tensor | None) -> tf.Tensor:
+        if self.teaching is None:
+            return self.loss(inputs, labels, outputs)
+        return self.teaching.loss(inputs, labels, outputs, targets)
 
     # -- validation -------------------------------------------------------------------------------------------
 
@@ -314,6 +363,7 @@ class _Run:
 
     def _validate(self, cancel: threading.Event) -> tuple[float, float]:
         split = self.digits.validation
+        targets = None if self.teaching is None else self.teaching.validation()
         total = len(split)
         loss_sum, right = 0.0, 0
         for start in range(0, total, VALIDATION_BATCH):
@@ -321,15 +371,17 @@ class _Run:
                 break
             part = slice(start, start + VALIDATION_BATCH)
             labels = split.labels[part].astype(np.int64)
-            mean, correct = self._measure(split.images[part], labels)
+            mean, correct = self._measure(split.images[part], labels, *(() if targets is None else (targets[part],)))
             loss_sum += float(mean) * len(labels)
             right += int(correct)
         return loss_sum / total, right / total
 
-    def _score(self, images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def _score(
+        self, images: tf.Tensor, labels: tf.Tensor, targets: tf.Tensor | None = None
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         inputs = to_inputs(images, self.model)
         outputs = self.model(inputs, training=False)
-        return self.loss(inputs, labels, outputs), _number_right(outputs, labels)
+        return self._loss(inputs, labels, outputs, targets), _number_right(outputs, labels)
 
     # -- bookkeeping ------------------------------------------------------------------------------------------
 
@@ -372,7 +424,7 @@ class _Run:
 
     def _settings(self) -> dict[str, Any]:
         """Everything that a resumed run must have in common with the one it goes on from."""
-        return {
+        settings = {
             "epochs": self.epochs,
             "batch_size": self.batch_size,
             "learning_rate": self.peak,
@@ -380,7 +432,9 @@ class _Run:
             "seed": self.seed,
             "digits": self.digits.train.fingerprint,
             "shapes of weights": [list(weight.shape) for weight in self.model.weights],
+            **self.about,
         }
+        return settings if self.teaching is None else {**settings, **self.teaching.settings()}
 
     def save(self) -> None:
         """Write the state of the run, replacing the file in one move so that a crash leaves the old one whole."""
