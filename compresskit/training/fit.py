@@ -159,6 +159,7 @@ def fit(
     loss: Loss | None = None,
     after_step: Callable[[int], None] | None = None,
     teaching: Teaching | None = None,
+    about: Mapping[str, Any] | None = None,
 ) -> TrainingResult:
     """Train ``model`` in place on ``digits.train``; ``digits.validation`` is only measured.
 
@@ -191,6 +192,8 @@ def fit(
         Called with the number of steps done after each of them, as pruning schedules need it.
     teaching : Teaching, optional
         Kept targets for every digit, and the loss that compares with them; takes the place of ``loss``.
+    about : mapping, optional
+        Settings of the caller's own, as JSON holds them, that a resumed run must have in common with its file.
 
     Returns
     -------
@@ -222,6 +225,7 @@ def fit(
         checkpoint,
         loss or cross_entropy(model),
         teaching,
+        about or {},
     )
     if checkpoint is not None and checkpoint.exists():
         run.load()
@@ -253,9 +257,10 @@ class _Run:
         checkpoint: Path | None,
         loss: Loss,
         teaching: Teaching | None,
+        about: Mapping[str, Any],
     ) -> None:
         self.model, self.digits, self.checkpoint, self.loss = model, digits, checkpoint, loss
-        self.teaching = teaching
+        self.teaching, self.about = teaching, about
         self.epochs, self.batch_size, self.peak = epochs, batch_size, learning_rate
         self.augment, self.seed = augment, seed
         self.count = len(digits.train)
