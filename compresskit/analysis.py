@@ -1,4 +1,4 @@
-"""Which layer loses the accuracy? Errors layer after layer, and each layer quantized alone."""
+"""Which layer loses the accuracy? Errors layer after layer, and each layer quantized or pruned alone."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from compresskit.evaluation import evaluate
 from compresskit.litert import model as files
 from compresskit.litert.inspect import sites
 from compresskit.litert.runtime import Session, decode, encode
-from compresskit.recipe import Quantize, Recipe
+from compresskit.pruning.sensitivity import Sensitivity as PruningSensitivity
+from compresskit.pruning.sensitivity import scan
+from compresskit.recipe import Prune, Quantize, Recipe
 from compresskit.zoo import Checkpoint
 
 
@@ -169,3 +171,42 @@ def quantization_sensitivity(
             if on_progress is not None and on_progress(len(found), total):
                 return tuple(found)
     return tuple(found)
+
+
+def pruning_sensitivity(
+    checkpoint: Checkpoint,
+    digits: Split,
+    sparsities: Sequence[float] = (0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95),
+    *,
+    importance: str = "magnitude",
+    calibration: Split | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> PruningSensitivity:
+    """Prune one layer at a time, everything else whole, and score each file.
+
+    Parameters
+    ----------
+    checkpoint
+        The float model.
+    digits
+        Digits to score on. Take validation digits when sparsities are chosen by what comes out.
+    sparsities
+        The grid; the whole network is always scored as well.
+    importance
+        What is kept, as `Prune` takes it.
+    calibration
+        Digits for an importance that looks at what flows.
+    on_progress
+        Called with (files done, files in all); an exception from it ends the scan.
+
+    Returns
+    -------
+    compresskit.pruning.sensitivity.Sensitivity
+        Accuracy for each layer and sparsity, as `allocate` and `cheapest` take it.
+    """
+
+    def score(layer: str, sparsity: float) -> float:
+        recipe = Recipe(Prune(sparsity, layers=(layer,), importance=importance)) if sparsity else Recipe()
+        return evaluate(compress(checkpoint, recipe, calibration), digits).accuracy
+
+    return scan([layer.name for layer in checkpoint.layers], sparsities, score, progress=on_progress)
