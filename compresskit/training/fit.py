@@ -234,7 +234,7 @@ def fit(
 
 def cross_entropy(model: tf_keras.Model) -> Loss:
     """Choose the cross-entropy that fits what the model gives: logits, or probabilities behind a softmax."""
-    measure = tf_keras.losses.SparseCategoricalCrossentropy(from_logits=not _ends_in_softmax(model))
+    measure = tf_keras.losses.SparseCategoricalCrossentropy(from_logits=not ends_in_softmax(model))
 
     def loss(images: tf.Tensor, labels: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
         return measure(labels, outputs)
@@ -521,7 +521,8 @@ def _number_right(outputs: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
     return tf.reduce_sum(tf.cast(tf.argmax(outputs, axis=-1) == labels, tf.int32))
 
 
-def _ends_in_softmax(model: tf_keras.Model) -> bool:
+def ends_in_softmax(model: tf_keras.Model) -> bool:
+    """Tell whether a model gives probabilities: its last layer is a softmax, or has one as its activation."""
     last = model.layers[-1]
     if isinstance(last, tf_keras.layers.Softmax):
         return True

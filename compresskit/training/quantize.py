@@ -35,7 +35,7 @@ from compresskit.quantization.ranges import WeightMethod, weight_grid
 from compresskit.recipe import Quantize, Recipe
 from compresskit.training.augment import Augmentation
 from compresskit.training.convert import refuse_non_finite, shorten_names, to_checkpoint, to_keras
-from compresskit.training.fit import Epoch, Progress, cross_entropy, fit, to_inputs
+from compresskit.training.fit import Epoch, Progress, Teaching, cross_entropy, fit, to_inputs
 from compresskit.training.graphs import FOLDS, fold_normalization
 from compresskit.zoo import Checkpoint
 
@@ -91,6 +91,7 @@ def train_quantized(
     on_progress: Callable[[Progress], None] | None = None,
     cancel: threading.Event | None = None,
     resume: Path | None = None,
+    teaching: Teaching | None = None,
 ) -> TrainedQuantized:
     """Train a model while its weights and activations are rounded as ``step`` says, and make the file.
 
@@ -108,6 +109,8 @@ def train_quantized(
         As :func:`compresskit.training.fit.fit` takes them.
     resume : Path, optional
         File from which a run that was broken off goes on.
+    teaching : Teaching, optional
+        What to learn from besides the labels, as ``fit`` takes it (:mod:`compresskit.training.distill`).
 
     Returns
     -------
@@ -137,6 +140,7 @@ def train_quantized(
         cancel=cancel,
         checkpoint=resume,
         loss=cross_entropy(folded),
+        teaching=teaching,
     )
     trained = to_checkpoint(_with_rounded_weights(folded, rounded), checkpoint.name)
     compressed = compress(trained, Recipe(_on_trained_grid(step)), digits.train)
