@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +20,9 @@ from compresskit.recipe import Prune
 
 SAMPLE_DIGITS = 100
 """Digits on which the strength of a layer's inputs is measured, for importance="activation"."""
+
+GRADIENT_DIGITS = 500
+"""Digits over which gradients are averaged, for importance="gradient"."""
 
 Weights = dict[str, NDArray[np.float32]]
 
@@ -40,6 +43,13 @@ class Pruned:
     weights: Mapping[int, NDArray[np.float32]]
 
 
+def sample_of(steps: Iterable[Prune], digits: Split | None) -> Split | None:
+    """Take the digits that the importances of some steps look at; None if none of them looks at any."""
+    looked_at = {"activation": SAMPLE_DIGITS, "gradient": GRADIENT_DIGITS}
+    counts = [looked_at[step.importance] for step in steps if step.importance in looked_at]
+    return digits.take(max(counts)) if counts and digits is not None else None
+
+
 @functools.lru_cache(maxsize=8)
 def prune(tflite: bytes, steps: tuple[Prune, ...], sample: Split | None = None) -> Pruned:
     """Prune a float model, step after step.
@@ -51,7 +61,7 @@ def prune(tflite: bytes, steps: tuple[Prune, ...], sample: Split | None = None) 
     steps
         The steps, those that remove channels first.
     sample
-        Digits for importance="activation".
+        Digits for importance="activation" and "gradient" (`sample_of`).
 
     Returns
     -------
@@ -67,7 +77,7 @@ def prune(tflite: bytes, steps: tuple[Prune, ...], sample: Split | None = None) 
     base = tflite
     for step in steps:
         if step.pattern == "channel":
-            base = _cut(base, step, sample)
+            base = remove_channels(base, kept_channels(base, step, sample))
     weights, touched = dict(float_weights(base)), set[str]()
     for step in (step for step in steps if step.pattern != "channel"):
         chosen = {name: weights[name] for name in step.layers or weights}
@@ -105,8 +115,23 @@ def float_weights(tflite: bytes) -> Weights:
     return weights
 
 
-def _cut(base: bytes, step: Prune, sample: Split | None) -> bytes:
-    """Remove channels: of every group that can be cut, or of those that the layers named make."""
+def kept_channels(base: bytes, step: Prune, sample: Split | None) -> dict[str, NDArray[np.bool_]]:
+    """Choose the channels that stay, of every group that can be cut, or of those that the layers named make.
+
+    Parameters
+    ----------
+    base
+        A plain float `.tflite`.
+    step
+        With `pattern="channel"`.
+    sample
+        Digits, for the importances that look at them.
+
+    Returns
+    -------
+    dict of str to ndarray of bool
+        Name of the group (`compresskit.litert.surgery.groups`) to a mask over its channels.
+    """
     known = {name: group for group in groups(base) for name in group.layers}
     for name in step.layers or ():
         if name not in known or not known[name].cuttable:
@@ -124,7 +149,7 @@ def _cut(base: bytes, step: Prune, sample: Split | None) -> bytes:
             importance.per_channel(scores[name], axis=CHANNEL_AXIS[kinds[name]], pool="l2") for name in group.layers
         )
         kept[group.name] = channel_mask(np.asarray(together), _sparsity(step), name=group.name)
-    return remove_channels(base, kept)
+    return kept
 
 
 def _sparsity(step: Prune) -> float:

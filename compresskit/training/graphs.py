@@ -64,7 +64,7 @@ def fold_normalization(model: tf_keras.Model) -> tf_keras.Model:
         absorbed.update(each.name for each in chain)
         return _folded(layer, chain)(_one_or_all(inputs))
 
-    rebuilt = _rebuild(model, twin)
+    rebuilt = rebuild(model, twin)
     _compare(model, rebuilt)
     return rebuilt
 
@@ -101,13 +101,13 @@ def from_keras3(model: Any) -> tf_keras.Model:
         made.set_weights([np.asarray(weight) for weight in layer.weights if "seed_generator" not in weight.path])
         return output
 
-    rebuilt = _rebuild(model, twin)
+    rebuilt = rebuild(model, twin)
     _compare(model, rebuilt)
     return rebuilt
 
 
-def _rebuild(model: Any, twin: Callable[[Any, list[Any]], Any]) -> tf_keras.Model:
-    """Make a model of the twins of a model's layers."""
+def rebuild(model: Any, twin: Callable[[Any, list[Any]], Any]) -> tf_keras.Model:
+    """Make a model of the twins of a model's layers; ``twin`` is given a layer and the tensors that it takes."""
     if not getattr(model, "inputs", None) or len(model.inputs) != 1 or len(model.outputs) != 1:
         raise ValueError(
             f"model {model.name!r} is not a Sequential or functional model with one input and one output: build it so."
@@ -169,6 +169,13 @@ def _followers(model: tf_keras.Model) -> dict[str, list[Any]]:
             if each in givers:
                 found[givers[each]].append(layer)
     return found
+
+
+def normalizations(model: tf_keras.Model) -> dict[str, Any]:
+    """Find, for each layer that one can be folded into, the batch normalization behind it."""
+    followers = _followers(model)
+    chains = {layer.name: _foldable(layer, followers) for layer in model.layers if layer.name in followers}
+    return {name: chain[0] for name, chain in chains.items() if chain and _is_normalization(chain[0])}
 
 
 def _foldable(layer: Any, followers: dict[str, list[Any]]) -> list[Any]:
