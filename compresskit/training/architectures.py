@@ -10,6 +10,7 @@ process has drawn from TensorFlow's global generator.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from itertools import count
 from typing import Any
@@ -112,6 +113,75 @@ def small_student(seeds: _Seeds) -> tf_keras.Model:
     return tf_keras.Model(image, logits, name="small_student")
 
 
+def student(kind: str, width: int, depth: int, seed: int = 0) -> tf_keras.Model:
+    """Build a student of any size: the dial of lesson 11, from about 500 to 50,000 parameters and beyond.
+
+    Parameters
+    ----------
+    kind : {"plain", "separable", "dense"}
+        3x3 convolutions; depthwise-separable ones (Howard et al. 2017); or dense layers (as Hinton et al. 2015 have).
+    width : int
+        Channels of the first convolution, 2 to 64, and half of those of the later ones; units of a dense layer, 2 to
+        2,000.
+    depth : int
+        Convolutions (of separable ones: blocks), or dense layers, before the head; 1 to 8.
+    seed : int, default 0
+        The same seed gives the same initial weights.
+
+    Returns
+    -------
+    tf_keras.Model
+        Called ``kind-WIDTHxDEPTH``, a name that :func:`build` takes too.
+
+    Raises
+    ------
+    ValueError
+        For another kind, and a width or depth out of range.
+    """
+    if kind not in STUDENT_KINDS:
+        raise ValueError(f"kind is {kind!r}: choose one of {', '.join(map(repr, STUDENT_KINDS))}.")
+    widest = 2000 if kind == "dense" else 64
+    for name, value, low, high in (("width", width, 2, widest), ("depth", depth, 1, 8)):
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+            raise ValueError(f"{name} is {value!r}: give a whole number from {low} to {high} for a {kind} student.")
+    seeds, image = _Seeds(seed), tf_keras.Input((28, 28, 1), name="image")
+    x = _dense_layers(image, width, depth, seeds) if kind == "dense" else _blocks(image, kind, width, depth, seeds)
+    logits = layers.Dense(10, kernel_initializer=seeds.glorot(), name="head")(x)
+    return tf_keras.Model(image, logits, name=f"{kind}-{width}x{depth}")
+
+
+def _dense_layers(image: Any, width: int, depth: int, seeds: _Seeds) -> Any:
+    x = layers.Flatten(name="flatten")(image)
+    for number in range(1, depth + 1):
+        x = layers.Dense(width, activation="relu", kernel_initializer=seeds.he(), name=f"dense{number}")(x)
+    return x
+
+
+def _blocks(image: Any, kind: str, width: int, depth: int, seeds: _Seeds) -> Any:
+    """Lay convolutions behind one another: the first two halve the image, the second doubles the channels."""
+    x = _normalized(_convolution(width, 3, 2, seeds, name="conv1"), image)
+    for number in range(2, depth + 1):
+        stride = 2 if number == 2 else 1
+        if kind == "plain":
+            x = _normalized(_convolution(2 * width, 3, stride, seeds, name=f"conv{number}"), x)
+        else:
+            x = _separable(x, 2 * width, stride, seeds, name=f"block{number}")
+    return layers.GlobalAveragePooling2D(name="mean")(x)
+
+
+def _separable(x: Any, channels: int, stride: int, seeds: _Seeds, *, name: str) -> Any:
+    """Apply a depthwise 3x3 and a pointwise 1x1 convolution, each normalized."""
+    depthwise = layers.DepthwiseConv2D(
+        3,
+        strides=stride,
+        padding="same",
+        depthwise_initializer=seeds.he(),
+        use_bias=False,
+        name=f"{name}_depthwise",
+    )
+    return _normalized(_convolution(channels, 1, 1, seeds, name=f"{name}_pointwise"), _normalized(depthwise, x))
+
+
 def _convolution(channels: int, size: int, stride: int, seeds: _Seeds, *, name: str) -> Any:
     """Make a convolution that keeps the image's borders and leaves its bias to the normalization behind it."""
     return layers.Conv2D(
@@ -128,6 +198,9 @@ def _normalized(layer: Any, x: Any) -> Any:
     return layers.ReLU(name=f"{layer.name}_relu")(x)
 
 
+STUDENT_KINDS = ("plain", "separable", "dense")
+_STUDENT_NAME = re.compile(rf"({'|'.join(STUDENT_KINDS)})-(\d+)x(\d+)")
+
 ARCHITECTURES: dict[str, Callable[[_Seeds], tf_keras.Model]] = {
     "digit_reader": digit_reader,
     "lenet_300_100": lenet_300_100,
@@ -143,7 +216,7 @@ def build(name: str, seed: int = 0) -> tf_keras.Model:
     Parameters
     ----------
     name : str
-        One of ``ARCHITECTURES``.
+        One of ``ARCHITECTURES``, or a student such as ``separable-8x4`` (:func:`student`).
     seed : int, default 0
         The same seed gives the same initial weights.
 
@@ -157,6 +230,12 @@ def build(name: str, seed: int = 0) -> tf_keras.Model:
     ValueError
         If there is no model of that name.
     """
+    dialled = _STUDENT_NAME.fullmatch(name)
+    if dialled:
+        return student(dialled[1], int(dialled[2]), int(dialled[3]), seed)
     if name not in ARCHITECTURES:
-        raise ValueError(f"name is {name!r}: there is no such model; choose one of {', '.join(ARCHITECTURES)}.")
+        raise ValueError(
+            f"name is {name!r}: there is no such model; choose one of {', '.join(ARCHITECTURES)}, or a student such as "
+            "separable-8x4 or plain-4x3."
+        )
     return ARCHITECTURES[name](_Seeds(seed))
