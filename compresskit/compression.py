@@ -13,15 +13,19 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from compresskit.container import pack
 from compresskit.data import Split
+from compresskit.factorized import factorize
 from compresskit.litert import calibration as flows
 from compresskit.litert import model as files
 from compresskit.litert.inspect import Layer, Site, layers, sites
 from compresskit.litert.quantizer import LayerPlan, quantize
-from compresskit.litert.verify import check_file
-from compresskit.pruned import SAMPLE_DIGITS, Pruned, float_weights, layer_sites, prune
+from compresskit.litert.stretches import stretches
+from compresskit.litert.verify import check_file, check_same
+from compresskit.pruned import Pruned, float_weights, layer_sites, prune, sample_of
 from compresskit.quantization.ranges import Method
-from compresskit.recipe import Quantize, Recipe
+from compresskit.recipe import Factorize, Quantize, Recipe, Step
+from compresskit.shared import share
 from compresskit.zoo import Checkpoint, save_tflite
 
 PROBES = 8
@@ -56,20 +60,25 @@ class Compressed:
         """Length of the file in bytes after DEFLATE (zlib, level 9), as a zip archive or a download would hold it."""
         return len(zlib.compress(self.tflite, 9))
 
-    @cached_property
-    def packed_size(self) -> int:
-        """Estimated bytes if every weight took just the bits of its grid; the rest of the file as it is.
+    def pack(self) -> bytes:
+        """Write the file as a packed container, its numbers coded in as few bits as they take.
 
-        An estimate: no such file is written. It differs from `size` for 3, 5, 6 and 7 bits, which are stored as int8.
+        Returns
+        -------
+        bytes
+            `compresskit.entropy.unpack` makes the same `.tflite` of it, byte for byte; that was tried before it is
+            given. Computed once.
         """
-        quantize = self.recipe.quantize
-        if quantize is None:
-            return self.size
-        spare = 0
-        for layer in self.layers:
-            settings = quantize.for_layer(layer.name)
-            spare += int(np.prod(layer.shape)) * (settings.stored - settings.weights) // 8
-        return self.size - spare
+        return self._packed
+
+    @cached_property
+    def _packed(self) -> bytes:
+        return pack(self.tflite, stretches(self.tflite))
+
+    @property
+    def packed_size(self) -> int:
+        """Length of the packed container in bytes: codebooks, header, checksum and all."""
+        return len(self._packed)
 
     @cached_property
     def digest(self) -> str:
@@ -129,20 +138,39 @@ def compress(checkpoint: Checkpoint, recipe: Recipe, calibration: Split | None =
     """
     _check_names(checkpoint, recipe)
     float_weights(checkpoint.tflite)
-    looks = any(each.importance == "activation" for each in recipe.prunes)
-    sample = calibration.take(SAMPLE_DIGITS) if calibration is not None and looks else None
-    pruned = prune(checkpoint.tflite, recipe.prunes, sample)
+    sample = sample_of(recipe.prunes, calibration)
+    pruned, grids = _edited(checkpoint, recipe, sample)
     edited = files.replace_constants(pruned.base, pruned.weights) if pruned.weights else pruned.base
     step = recipe.quantize
     if step is None:
         return Compressed(edited, recipe, checkpoint)
     images = _calibration_images(step, calibration)
     ranges = None if images is None else _ranges(step, pruned, images)
-    plans = {site.name: _plan(step, site.name) for site in layer_sites(pruned.base)}
+    plans = {site.name: _plan(step, site.name, grids.get(site.name, ())) for site in layer_sites(pruned.base)}
     small = quantize(edited, plans, step.activations, ranges, step.io)
     probes = images[:PROBES] if images is not None else probe_images(checkpoint)
     check_file(small, pruned.base, pruned.weights, plans, step.activations, probes)
     return Compressed(small, recipe, checkpoint)
+
+
+def _edited(
+    checkpoint: Checkpoint, recipe: Recipe, sample: Split | None
+) -> tuple[Pruned, Mapping[str, tuple[float, ...]]]:
+    """Prune, factorize and share; give the float model, and the scales of layers that were put on a uniform grid."""
+    channels = tuple(step for step in recipe.prunes if step.place < Factorize.place)
+    single = tuple(step for step in recipe.prunes if step.place > Factorize.place)
+    if not recipe.factorizes:
+        pruned = prune(checkpoint.tflite, recipe.prunes, sample)
+    else:
+        cut = factorize(prune(checkpoint.tflite, channels, sample).base, recipe.factorizes)
+        check_same(cut.base, cut.composed, probe_images(checkpoint))
+        later = tuple(step for step in recipe.steps if step.place > Factorize.place)
+        _check_layers(later, cut.base, checkpoint.name)
+        pruned = prune(cut.base, single, sample)
+    if not recipe.shares:
+        return pruned, {}
+    shared = share(pruned, recipe.shares)
+    return Pruned(pruned.base, shared.weights), shared.grids
 
 
 def probe_images(checkpoint: Checkpoint) -> NDArray[np.float32]:
@@ -160,14 +188,22 @@ def _site(found: tuple[Site, ...], name: str) -> Site:
 
 
 def _check_names(checkpoint: Checkpoint, recipe: Recipe) -> None:
-    """Refuse layers that the model does not have, naming the step that asks for them."""
-    known = [site.name for site in layer_sites(checkpoint.tflite)]
-    for step in recipe.steps:
+    """Refuse layers that the model does not have, naming the step that asks for them.
+
+    What comes after factorizing names the layers that factorizing has made, and is looked at then.
+    """
+    first = [step for step in recipe.steps if not recipe.factorizes or step.place <= Factorize.place]
+    _check_layers(tuple(first), checkpoint.tflite, checkpoint.name)
+
+
+def _check_layers(steps: tuple[Step, ...], tflite: bytes, called: str) -> None:
+    """Refuse steps that name a layer which is not in a file."""
+    known = [site.name for site in layer_sites(tflite)]
+    for step in steps:
         for name in step.exceptions if isinstance(step, Quantize) else step.layers or ():
             if name not in known:
                 raise ValueError(
-                    f"{type(step).__name__}: layer {name!r} is not in {checkpoint.name!r}; its layers are "
-                    f"{', '.join(known)}"
+                    f"{type(step).__name__}: layer {name!r} is not in {called!r}; its layers are {', '.join(known)}"
                 )
 
 
@@ -195,7 +231,7 @@ def _ranges(step: Quantize, pruned: Pruned, images: NDArray[Any]) -> Mapping[str
     )
 
 
-def _plan(step: Quantize, name: str) -> LayerPlan:
+def _plan(step: Quantize, name: str, grid: tuple[float, ...] = ()) -> LayerPlan:
     """Say how one layer is to be stored."""
     settings = step.for_layer(name)
     return LayerPlan(
@@ -205,4 +241,5 @@ def _plan(step: Quantize, name: str) -> LayerPlan:
         granularity=settings.granularity,
         ranges=settings.ranges,
         compute=settings.compute,
+        grid=grid,
     )

@@ -399,9 +399,13 @@ def ranks_by_budget(
 def _two_factors(matrix: Matrix, rank: int, name: str) -> tuple[Matrix, Matrix]:
     """Return left (m, r) and right (r, n) factors with the singular values shared evenly between them."""
     _check_rank("rank", rank, min(matrix.shape), name)
-    u, s, vt = np.linalg.svd(matrix, full_matrices=False)
-    root = np.sqrt(s[:rank])
-    return u[:, :rank] * root, root[:, None] * vt[:rank]
+    if matrix.shape[0] > matrix.shape[1]:
+        right, left = _two_factors(matrix.T, rank, name)
+        return left.T, right.T
+    u = _leading_vectors(matrix, 0, rank)
+    rest = u.T @ matrix  # the singular values times the right singular vectors; many times faster than LAPACK's svd
+    root = np.sqrt(np.linalg.norm(rest, axis=1))
+    return u * root, rest / np.where(root > 0, root, 1)[:, None]
 
 
 def _leading_vectors(tensor: Matrix, axis: int, rank: int) -> Matrix:

@@ -304,7 +304,7 @@ class Factorize:
         Part of the squared weights that each layer keeps, above 0 and up to 1: the smallest rank that keeps it.
     budget : float or None
         Part of the weights of these layers that stays, above 0 and below 1. Ranks are given to the layers in which they
-        add most; with "tucker2" each convolution keeps to this part by itself.
+        add most; with "tucker2" the convolutions keep to this part together, each with the same part of its energy.
     convolutions : str
         "keep": only dense layers are cut; "tucker2": convolutions become three (fewer channels in, the window, more
         channels out); "spatial": two (down the column, along the row).

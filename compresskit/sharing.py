@@ -127,7 +127,9 @@ def kmeans(
     return _clustered(weights, levels, centres, keep_zero, name)
 
 
-def exact_kmeans(weights: Weights, levels: int, *, keep_zero: bool = False, name: str = "") -> Shared:
+def exact_kmeans(
+    weights: Weights, levels: int, *, keep_zero: bool = False, bins: int | None = None, name: str = ""
+) -> Shared:
     """Share by the best k-means there is: on a line the global optimum can be computed.
 
     Parameters
@@ -138,18 +140,21 @@ def exact_kmeans(weights: Weights, levels: int, *, keep_zero: bool = False, name
         K >= 1.
     keep_zero : bool, optional
         As for `kmeans`.
+    bins : int, optional
+        Search only among intervals that begin at one of so many evenly spaced places, then go on from there by Lloyd's
+        rounds: with 4,096, hundreds of times faster for a large layer, and hardly ever worse in the fourth digit.
     name : str, optional
         Name of the layer, for error messages.
 
     Returns
     -------
     Shared
-        With the least sum of squared errors of all codebooks of K values (to rounding).
+        With the least sum of squared errors of all codebooks of K values (to rounding, and but for ``bins``).
 
     Raises
     ------
     ValueError
-        If the weights are empty or not finite, or ``levels`` is too small.
+        If the weights are empty or not finite, or ``levels`` or ``bins`` is too small.
 
     Notes
     -----
@@ -158,7 +163,17 @@ def exact_kmeans(weights: Weights, levels: int, *, keep_zero: bool = False, name
     O(K n log n) (Grønlund et al., 2017, *Fast exact k-means, k-medians and Bregman divergence clustering in 1D*,
     arXiv:1701.07204). At K = 16 it takes seconds for 400,000 weights.
     """
-    return _clustered(weights, levels, _best_centres, keep_zero, name)
+    if bins is not None and bins < 1:
+        raise ValueError(f"{of_layer(name)}bins is {bins}; choose at least 1, such as 4096")
+
+    def centres(ascending: Matrix, count: int) -> Matrix:
+        if bins is None or bins >= ascending.size:
+            return _best_centres(ascending, count, np.arange(ascending.size + 1))
+        inner = np.searchsorted(ascending, np.linspace(ascending[0], ascending[-1], bins + 1)[1:-1])
+        places = np.unique(np.concatenate([[0], inner, [ascending.size]]))
+        return _lloyd(ascending, _best_centres(ascending, count, places), 100)
+
+    return _clustered(weights, levels, centres, keep_zero, name)
 
 
 def binary(weights: Weights, *, name: str = "") -> Shared:
@@ -269,8 +284,7 @@ def uniform(weights: Weights, levels: int, *, name: str = "") -> Shared:
     largest = np.abs(values).max()
     scale = largest / (levels / 2)
     for factors in (np.linspace(0.05, 1.2, 60), np.linspace(0.97, 1.03, 60)):
-        fits = [_refined_scale(ascending, sums, numbers, factor * scale) for factor in factors]
-        scale, _ = max(fits, key=lambda fit: fit[1])
+        scale = _refined_scale(ascending, sums, numbers, factors * scale)
     return _nearest(weights, np.asarray(scale * numbers, dtype=np.float64))
 
 
@@ -442,33 +456,35 @@ def _lloyd(ascending: Matrix, centres: Matrix, iterations: int) -> Matrix:
     return centres
 
 
-def _best_centres(ascending: Matrix, count: int) -> Matrix:
+def _best_centres(ascending: Matrix, count: int, places: NDArray[np.intp]) -> Matrix:
     """Cut sorted numbers into intervals with the least sum of squares around their means.
 
-    ``best[e]`` is the least sum for the first e numbers in as many intervals as there were rounds. A round adds an
-    interval: for every end, the cut before the last interval is searched between the cuts of neighbouring ends that are
-    known already, halving the distance between known ends each time.
+    Cuts are made at the places given only, the first of them 0 and the last behind the end. ``best[e]`` is the least
+    sum for the numbers before place e in as many intervals as there were rounds. A round adds an interval: for every
+    end, the cut before the last interval is searched between the cuts of neighbouring ends that are known already,
+    halving the distance between known ends each time.
     """
     shifted = ascending - ascending.mean()
-    sums = np.concatenate([[0.0], np.cumsum(shifted)])
-    squares = np.concatenate([[0.0], np.cumsum(shifted**2)])
+    sums = np.concatenate([[0.0], np.cumsum(shifted)])[places]
+    squares = np.concatenate([[0.0], np.cumsum(shifted**2)])[places]
 
     def spread(begin: NDArray[np.intp], end: NDArray[np.intp]) -> Matrix:
-        """Sum of squares around the mean of numbers begin..end-1."""
+        """Sum of squares around the mean of the numbers from one place to another."""
         total = sums[end] - sums[begin]
-        return np.asarray(squares[end] - squares[begin] - total * total / np.maximum(end - begin, 1))
+        return np.asarray(squares[end] - squares[begin] - total * total / np.maximum(places[end] - places[begin], 1))
 
-    ends = np.arange(ascending.size + 1)
+    ends = np.arange(places.size)
     best = spread(np.zeros_like(ends), ends)
     cuts = []
     for _ in range(count - 1):
         best, cut = _one_more_interval(best, spread)
         cuts.append(cut)
-    edges = [ascending.size]
+    edges = [places.size - 1]
     for cut in reversed(cuts):
         edges.append(int(cut[edges[-1]]))
     edges.append(0)
-    return np.array([ascending[b:e].mean() for e, b in pairwise(edges) if e > b])
+    edges.reverse()
+    return np.array([ascending[places[b] : places[e]].mean() for b, e in pairwise(edges) if e > b])
 
 
 def _one_more_interval(
@@ -497,23 +513,24 @@ def _one_more_interval(
     return new_best, cut
 
 
-def _refined_scale(ascending: Matrix, sums: Matrix, numbers: NDArray[Any], scale: float) -> tuple[float, float]:
-    """Alternate codes and least-squares scale, from a first guess; return the scale and the squares it explains."""
-    explained, best = -np.inf, scale
+def _refined_scale(ascending: Matrix, sums: Matrix, numbers: NDArray[Any], scales: Matrix) -> float:
+    """Alternate codes and least-squares scale from several first guesses at once; return the best scale seen."""
+    explained, best = -np.inf, float(scales[0])
     for _ in range(50):
-        inner = np.searchsorted(ascending, (numbers[1:] - 0.5) * scale)
-        edges = np.concatenate([[0], inner, [ascending.size]])
-        product = float(numbers @ np.diff(sums[edges]))
-        power = float(numbers**2 @ np.diff(edges))
+        inner = np.searchsorted(ascending, np.outer(scales, numbers[1:] - 0.5))
+        ends = np.full((len(scales), 1), ascending.size)
+        edges = np.concatenate([np.zeros_like(ends), inner, ends], axis=1)
+        product = np.diff(sums[edges], axis=1) @ numbers
+        power = np.diff(edges, axis=1) @ numbers**2
         # Σ(w - s·c)² = Σw² - explained
-        now = 2 * scale * product - scale**2 * power
-        if now <= explained:
+        now = 2 * scales * product - scales**2 * power
+        if now.max() > explained:
+            explained, best = float(now.max()), float(scales[now.argmax()])
+        better = np.where((product > 0) & (power > 0), product / np.maximum(power, 1), scales)
+        if np.allclose(better, scales, rtol=1e-6, atol=0):
             break
-        explained, best = now, scale
-        if product <= 0:
-            break
-        scale = product / power
-    return best, explained
+        scales = better
+    return best
 
 
 def _nearest(weights: Weights, codebook: Matrix) -> Shared:

@@ -46,6 +46,9 @@ class LayerPlan:
         How the grid's reach is chosen, as `compresskit.quantization.ranges.weight_grid` takes it.
     compute : str
         "integer", or "float" for weights that are turned back into floats before use.
+    grid : tuple of float
+        Scales of a grid on which the weights lie already, one for the layer or one for each output channel. It is used
+        in place of `ranges` where it loses nothing; empty if there is none.
     """
 
     bits: int
@@ -54,6 +57,7 @@ class LayerPlan:
     granularity: str
     ranges: str
     compute: str = "integer"
+    grid: tuple[float, ...] = ()
 
     @property
     def block_size(self) -> int:
@@ -221,7 +225,7 @@ def _settings(plan: LayerPlan, layer: str, floor: tuple[float, ...] = ()) -> tup
         granularity=qtyping.QuantGranularity[
             f"BLOCKWISE_{plan.block_size}" if plan.block_size else f"{plan.granularity.upper()}WISE"
         ],
-        algorithm_params={"bits": plan.bits, "ranges": plan.ranges, "layer": layer, "floor": floor},
+        algorithm_params={"bits": plan.bits, "ranges": plan.ranges, "layer": layer, "floor": floor, "grid": plan.grid},
     )
     flowing = None
     if plan.activations < 32:  # LiteRT wants 16-bit activations symmetric, 8-bit ones with a zero point
@@ -292,7 +296,9 @@ def _tensor_parameters(op_info: Any, config: Any, content: Any = None, range_: A
         along = content.ndim - 1
     else:
         along = axis if config.granularity is qtyping.QuantGranularity.CHANNELWISE else None
-    grid = weight_grid(content, settings["bits"], axis=along, block_size=block, method=settings["ranges"])
+    grid = _known_grid(content, settings, along, block) or weight_grid(
+        content, settings["bits"], axis=along, block_size=block, method=settings["ranges"]
+    )
     if not block:
         grid = _raised(grid, content, settings["floor"])
     shape = grid.scale.shape if block else [-1 if dimension == along else 1 for dimension in range(content.ndim)]
@@ -305,6 +311,26 @@ def _tensor_parameters(op_info: Any, config: Any, content: Any = None, range_: A
         quantized_data=to_integers(content, grid),
         block_size=block,
     )
+
+
+def _known_grid(content: NDArray[Any], settings: Mapping[str, Any], axis: int | None, block: int) -> Grid | None:
+    """Give the grid that the weights lie on already, if this many bits can hold it; None if there is none."""
+    scales = np.asarray(settings["grid"], np.float32)
+    if not scales.size or block or (axis is None and scales.size > 1):
+        return None
+    if axis is not None:
+        scales = np.broadcast_to(scales, (content.shape[axis],))
+        spread = scales.reshape([-1 if each == axis % content.ndim else 1 for each in range(content.ndim)])
+    else:
+        scales = spread = scales.reshape(())
+    # 8-bit weights leave out -128, as LiteRT's specification asks.
+    grid = Grid(
+        np.array(scales), np.zeros(scales.shape, np.int32), settings["bits"], narrow=settings["bits"] == 8, axis=axis
+    )
+    numbers = content / spread
+    lossless = np.abs(numbers - np.rint(numbers)).max(initial=0) < 1e-3
+    inside = numbers.min(initial=0) > grid.lowest - 0.5 and numbers.max(initial=0) < grid.highest + 0.5
+    return grid if lossless and inside else None
 
 
 def _raised(grid: Grid, content: NDArray[Any], floor: tuple[float, ...]) -> Grid:

@@ -156,7 +156,7 @@ def remove_channels(tflite: bytes, kept: Mapping[str, Kept]) -> bytes:
             repeat = values.shape[each.axis] // mask.size
             _replace(model, each, np.compress(np.tile(mask, repeat), values, axis=each.axis))
     _shrink_shapes(model, anatomy, masks)
-    _tidy(model)
+    tidy(model)
     return files.write(model)
 
 
@@ -177,7 +177,7 @@ def zero_channels(tflite: bytes, kept: Mapping[str, Kept]) -> bytes:
             along = [1] * values.ndim
             along[each.axis] = -1
             _replace(model, each, values * np.tile(mask, values.shape[each.axis] // mask.size).reshape(along))
-    _tidy(model)
+    tidy(model)
     return files.write(model)
 
 
@@ -471,7 +471,7 @@ def _shrink_shapes(model: ModelT, anatomy: _Anatomy, masks: Mapping[int, Kept]) 
             op.builtinOptions.newShape = target
 
 
-def _tidy(model: ModelT) -> None:
+def tidy(model: ModelT) -> None:
     """Drop tensors and buffers that nothing uses any more, and give tensors unique names."""
     graph = model.subgraphs[0]
     used = {int(index) for op in graph.operators for index in (*op.inputs, *op.outputs) if index >= 0}

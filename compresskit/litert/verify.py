@@ -25,7 +25,7 @@ from compresskit.litert import model as files
 from compresskit.litert.inspect import CHANNEL_AXIS, sites
 from compresskit.litert.model import ModelT
 from compresskit.litert.quantizer import LayerPlan
-from compresskit.litert.runtime import Session, TensorForm, decode, encode
+from compresskit.litert.runtime import Session, TensorForm, decode, encode, outputs
 
 STEPS_BOUND = 2.0
 """Largest root-mean-square difference, in steps of the output's own grid, where outputs are integers."""
@@ -82,6 +82,32 @@ def check_file(
     except RuntimeError as error:  # LiteRT's own refusal
         reason = str(error).splitlines()[0][:200]
         raise ValueError(f"LiteRT refuses to run the file ({reason}); choose other bits or granularity") from error
+
+
+def check_same(cut: bytes, whole: bytes, images: NDArray[Any]) -> None:
+    """Check that a float file computes what another does, but for the order of its sums.
+
+    Parameters
+    ----------
+    cut
+        A file in which layers were replaced by products of others.
+    whole
+        The file with these products as its weights.
+    images : ndarray, shape (n, ...)
+        Probe examples.
+
+    Raises
+    ------
+    ValueError
+        If the outputs differ.
+    """
+    expected = outputs(whole, images, workers=1)
+    error = _rms(outputs(cut, images, workers=1) - expected)
+    if not error <= FLOAT_BOUND * _rms(expected) + 1e-6:
+        raise ValueError(
+            f"the factorized file computes something else than the products of its layers (off by {error:.3g}); "
+            "choose another rank"
+        )
 
 
 def _check_types(model: ModelT, plans: Mapping[str, LayerPlan]) -> None:
