@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from compresskit.data import Split
 from compresskit.litert import model as files
 from compresskit.litert.calibration import tensor_values
+from compresskit.litert.gradients import weight_gradients
 from compresskit.litert.inspect import CHANNEL_AXIS, Site, sites
 from compresskit.litert.surgery import cuttable, groups, remove_channels
 from compresskit.pruning import importance
@@ -141,15 +142,22 @@ def kept_channels(base: bytes, step: Prune, sample: Split | None) -> dict[str, N
     if not chosen:
         raise ValueError("Prune: there is no layer whose channels can be removed; choose another pattern")
     weights = float_weights(base)
-    scores = _scores(base, step, weights, sample, weights)
-    kinds = {site.name: site.op for site in layer_sites(base)}
-    kept = {}
-    for group in chosen:
-        together = sum(
-            importance.per_channel(scores[name], axis=CHANNEL_AXIS[kinds[name]], pool="l2") for name in group.layers
+    axes = {site.name: CHANNEL_AXIS[site.op] for site in layer_sites(base)}
+    if step.importance == "gradient":  # changes of the loss add up with their signs, before they are compared
+        slopes = _gradients(base, sample, weights)
+        of_channel = {
+            name: importance.taylor_channel(array, slopes[name], axis=axes[name], name=name)
+            for name, array in weights.items()
+        }
+    else:
+        scores = _scores(base, step, weights, sample, weights)
+        of_channel = {name: importance.per_channel(array, axis=axes[name], pool="l2") for name, array in scores.items()}
+    return {
+        group.name: channel_mask(
+            np.asarray(sum(of_channel[name] for name in group.layers)), _sparsity(step), name=group.name
         )
-        kept[group.name] = channel_mask(np.asarray(together), _sparsity(step), name=group.name)
-    return kept
+        for group in chosen
+    }
 
 
 def _sparsity(step: Prune) -> float:
@@ -175,20 +183,37 @@ def _scores(
     if step.importance == "activation":
         scales = _input_scales(base, sample, weights)
         return {name: importance.activation(array, scales[name], name=name) for name, array in chosen.items()}
+    if step.importance == "gradient":
+        slopes = _gradients(base, sample, weights)
+        return {name: importance.taylor(array, slopes[name], name=name) for name, array in chosen.items()}
     return {name: importance.magnitude(array) for name, array in chosen.items()}
+
+
+def _gradients(base: bytes, sample: Split | None, weights: Weights) -> Mapping[str, NDArray[np.float32]]:
+    """Compute the gradient of the loss with respect to the weights as they are now; for the base itself, once."""
+    original = float_weights(base)
+    edited = {
+        site.weights: weights[site.name] for site in layer_sites(base) if weights[site.name] is not original[site.name]
+    }
+    return weight_gradients(files.replace_constants(base, edited) if edited else base, _needed(sample, "gradient"))
+
+
+def _needed(sample: Split | None, name: str) -> Split:
+    """Give the digits that an importance looks at, or say that there are none."""
+    if sample is None:
+        raise ValueError(
+            f"calibration: importance={name!r} needs digits to see what flows, and there are none; give "
+            "calibration=digits.train, or choose importance='magnitude'"
+        )
+    return sample
 
 
 def _input_scales(base: bytes, sample: Split | None, weights: Weights) -> dict[str, NDArray[np.float64]]:
     """Measure how strong each input channel of each layer is, on average over the sample."""
-    if sample is None:
-        raise ValueError(
-            "calibration: importance='activation' needs digits to see what flows, and there are none; give "
-            "calibration=digits.train, or choose importance='magnitude'"
-        )
     model = files.read(base)
     graph = model.subgraphs[0]
     edited = {site.weights: weights[site.name] for site in layer_sites(base)}
-    values = tensor_values(base, np.asarray(sample.images), edited)
+    values = tensor_values(base, np.asarray(_needed(sample, "activation").take(SAMPLE_DIGITS).images), edited)
     scales = {}
     for site in layer_sites(base):
         source = files.tensor_name(graph.tensors[graph.operators[site.operator].inputs[0]])

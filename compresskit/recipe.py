@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 from compresskit.pruning.patterns import Pattern, parse_pattern
 
 SCOPES = ("layer", "global")
-IMPORTANCES = ("magnitude", "activation", "random")
+IMPORTANCES = ("magnitude", "activation", "gradient", "random")
 WEIGHT_BITS = (2, 3, 4, 5, 6, 7, 8, 16, 32)
 ACTIVATION_BITS = (8, 16, 32)
 GRANULARITIES = ("channel", "tensor", "block32", "block64", "block128", "block256")
@@ -64,7 +64,8 @@ class Prune:
         The layers to prune; None for all that hold weights.
     importance : str
         What is kept: "magnitude", the largest weights; "activation", the largest products of a weight and the mean
-        of what it multiplies (needs digits); "random", by lot, the control.
+        of what it multiplies (needs digits); "gradient", those without which the loss would change most, to first order
+        (needs digits with their labels); "random", by lot, the control.
     pattern : str
         "unstructured": single weights; N:M, such as "2:4": N of every M inputs stay; "block 4x4" and so on: rectangles
         of the weight matrix; "channel": filters and neurons, which are removed and not set to zero, with everything
