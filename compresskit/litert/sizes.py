@@ -8,7 +8,6 @@ loss; the entropy is an *estimate*, and has to be called so wherever it stands.
 from __future__ import annotations
 
 import functools
-import zlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -16,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compresskit.entropy import Stretch, entropy, pack
+from compresskit.litert.model import deflated_size
 from compresskit.litert.stretches import stretches
 
 
@@ -28,7 +28,7 @@ class Sizes:
     tflite : int
         Length of the file.
     deflated : int
-        Length after DEFLATE (zlib, level 9): what a zip archive or a download holds.
+        Length after DEFLATE: what a zip archive or a download holds.
     entropy : int
         Estimated: what is not numbers as it is, and the numbers by `entropy_bytes`. No such file is written.
     packed : int
@@ -55,9 +55,9 @@ def file_sizes(tflite: bytes) -> Sizes:
     Sizes
     """
     with ThreadPoolExecutor(max_workers=1) as beside:  # zlib lets go of the interpreter, so packing goes on meanwhile
-        deflated = beside.submit(zlib.compress, tflite, 9)
+        deflated = beside.submit(deflated_size, tflite)
         packed = len(pack(tflite, stretches(tflite)))
-        return Sizes(len(tflite), len(deflated.result()), estimated_size(tflite), packed)
+        return Sizes(len(tflite), deflated.result(), estimated_size(tflite), packed)
 
 
 def estimated_size(tflite: bytes) -> int:
@@ -101,16 +101,16 @@ def entropy_bytes(numbers: NDArray[np.generic]) -> float:
     """
     flat = np.ascontiguousarray(numbers).reshape(-1)
     if flat.dtype.itemsize == 1:
-        return flat.size * _bits(flat.view(np.uint8)) / 8
+        return float(flat.size * _bits(flat.view(np.uint8)) / 8)
     kept = flat[flat != 0]
     flags = entropy([kept.size, flat.size - kept.size]) * flat.size
     planes = kept.view(np.uint8).reshape(-1, flat.dtype.itemsize).T
-    return (flags + sum(kept.size * _bits(plane) for plane in planes)) / 8
+    return float(flags + sum(kept.size * _bits(plane) for plane in planes)) / 8
 
 
 def _bits(octets: NDArray[np.uint8]) -> float:
     """Entropy of bytes, in bits for each."""
-    return entropy(np.bincount(octets, minlength=256))
+    return float(entropy(np.bincount(octets, minlength=256)))
 
 
 def _numbers(tflite: bytes, stretch: Stretch) -> NDArray[np.generic]:
