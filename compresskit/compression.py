@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
-import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -57,8 +57,8 @@ class Compressed:
 
     @cached_property
     def deflated_size(self) -> int:
-        """Length of the file in bytes after DEFLATE (zlib, level 9), as a zip archive or a download would hold it."""
-        return len(zlib.compress(self.tflite, 9))
+        """Length of the file in bytes after DEFLATE, as a zip archive or a download would hold it."""
+        return files.deflated_size(self.tflite)
 
     def pack(self) -> bytes:
         """Write the file as a packed container, its numbers coded in as few bits as they take.
@@ -112,6 +112,26 @@ class Compressed:
         return save_tflite(path, self.tflite)
 
 
+@dataclass(frozen=True)
+class Draft:
+    """A file that was made and not checked yet: for whoever has something else to do with it meanwhile.
+
+    Attributes
+    ----------
+    file : Compressed
+        The file. Nothing that comes of it may be shown before `checked` has come back.
+    """
+
+    file: Compressed
+    _check: Callable[[], None] = field(repr=False)
+
+    @cached_property
+    def checked(self) -> Compressed:
+        """The file, checked when it is first asked for; a ValueError if it is not what the recipe says."""
+        self._check()
+        return self.file
+
+
 def compress(checkpoint: Checkpoint, recipe: Recipe, calibration: Split | None = None) -> Compressed:
     """Make a model small as a recipe says, and check the file.
 
@@ -136,21 +156,41 @@ def compress(checkpoint: Checkpoint, recipe: Recipe, calibration: Split | None =
         If the recipe does not fit the model, there are no digits to calibrate on, or the file is not what was asked
         for. The sentence names the layer or the step, the value, and what to do.
     """
+    return draft(checkpoint, recipe, calibration).checked
+
+
+def draft(checkpoint: Checkpoint, recipe: Recipe, calibration: Split | None = None) -> Draft:
+    """Make a file as `compress` does, with the check still to be done.
+
+    Parameters
+    ----------
+    checkpoint, recipe, calibration
+        As for `compress`.
+
+    Returns
+    -------
+    Draft
+
+    Raises
+    ------
+    ValueError
+        If the recipe does not fit the model, or there are no digits to calibrate on.
+    """
     _check_names(checkpoint, recipe)
     float_weights(checkpoint.tflite)
     sample = sample_of(recipe.prunes, calibration)
     pruned, grids = _edited(checkpoint, recipe, sample)
-    edited = files.replace_constants(pruned.base, pruned.weights) if pruned.weights else pruned.base
     step = recipe.quantize
     if step is None:
-        return Compressed(edited, recipe, checkpoint)
+        edited = files.replace_constants(pruned.base, pruned.weights) if pruned.weights else pruned.base
+        return Draft(Compressed(edited, recipe, checkpoint), lambda: None)
     images = _calibration_images(step, calibration)
     ranges = None if images is None else _ranges(step, pruned, images)
     plans = {site.name: _plan(step, site.name, grids.get(site.name, ())) for site in layer_sites(pruned.base)}
-    small = quantize(edited, plans, step.activations, ranges, step.io)
+    small = quantize(pruned.base, plans, step.activations, ranges, step.io, pruned.weights)
     probes = images[:PROBES] if images is not None else probe_images(checkpoint)
-    check_file(small, pruned.base, pruned.weights, plans, step.activations, probes)
-    return Compressed(small, recipe, checkpoint)
+    check = functools.partial(check_file, small, pruned.base, pruned.weights, plans, step.activations, probes)
+    return Draft(Compressed(small, recipe, checkpoint), check)
 
 
 def _edited(

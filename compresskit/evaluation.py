@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -142,8 +142,66 @@ def evaluate(
     if len(digits) == 0:
         raise ValueError("digits: there are none; give at least one, such as digits.test")
     images = np.asarray(digits.images)
+    return _counted(
+        model,
+        _read(model, images),
+        digits,
+        latency=measure_latency(model.tflite, images[:1], threads=threads) if latency else None,
+        memory=resident_memory(model.tflite) if memory else None,
+    )
+
+
+def complete(score: Score, positions: NDArray[np.int64], digits: Split) -> Score:
+    """Go on from the score on some digits to the score on all; what was read is not read again.
+
+    Parameters
+    ----------
+    score
+        Of the file on some of the digits.
+    positions : ndarray of int, shape (score.n,)
+        Where these stand in `digits`, each once.
+    digits
+        All of them.
+
+    Returns
+    -------
+    Score
+        What `evaluate` gives for `digits`, without latency and memory.
+
+    Raises
+    ------
+    ValueError
+        If there is not one position for each digit that was read, or one is outside `digits`.
+    """
+    known = np.unique(positions)
+    if not len(positions) == len(known) == score.n or known[0] < 0 or known[-1] >= len(digits):
+        raise ValueError(
+            f"positions: {len(positions)} are given for {score.n} digits read of {len(digits)}; give each one's, once"
+        )
+    rest = np.ones(len(digits), np.bool_)
+    rest[positions] = False
+    predictions = np.empty(len(digits), np.int64)
+    predictions[positions] = score.predictions
+    if rest.any():
+        predictions[rest] = _read(score.model, np.asarray(digits.images)[rest])
+    return _counted(score.model, predictions, digits)
+
+
+def _read(model: Compressed | Checkpoint, images: NDArray[Any]) -> NDArray[np.int64]:
+    """Give the class that the file finds most likely in each image."""
     logits = outputs(model.tflite, images)
-    predictions = logits.reshape(len(logits), -1).argmax(axis=1)
+    predictions: NDArray[np.int64] = logits.reshape(len(logits), -1).argmax(axis=1)
+    return predictions
+
+
+def _counted(
+    model: Compressed | Checkpoint,
+    predictions: NDArray[np.int64],
+    digits: Split,
+    latency: Latency | None = None,
+    memory: int | None = None,
+) -> Score:
+    """Compare answers with labels."""
     correct = int((predictions == digits.labels).sum())
     return Score(
         accuracy=correct / len(digits),
@@ -151,7 +209,7 @@ def evaluate(
         n=len(digits),
         predictions=predictions,
         model=model,
-        latency=measure_latency(model.tflite, images[:1], threads=threads) if latency else None,
-        memory=resident_memory(model.tflite) if memory else None,
+        latency=latency,
+        memory=memory,
         notice=digits.notice,
     )

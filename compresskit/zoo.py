@@ -12,7 +12,6 @@ import json
 import subprocess
 import sys
 import tempfile
-import zlib
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -103,8 +102,8 @@ class Checkpoint:
 
     @cached_property
     def deflated_size(self) -> int:
-        """Length of the `.tflite` in bytes after DEFLATE (zlib, level 9)."""
-        return len(zlib.compress(self.tflite, 9))
+        """Length of the `.tflite` in bytes after DEFLATE."""
+        return files.deflated_size(self.tflite)
 
     @property
     def layers(self) -> tuple[Layer, ...]:

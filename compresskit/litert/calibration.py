@@ -18,6 +18,9 @@ from compresskit.litert.runtime import WORKERS, Session, batch_size, encode
 from compresskit.quantization.histogram import Histogram
 from compresskit.quantization.ranges import Method, choose_range
 
+_AT_ONCE = 3
+"""Batches that run as one: two threads share a run, and each has enough to do."""
+
 Weights = Mapping[int, NDArray[Any]]
 """Constant tensors that are replaced before a run: index in the main graph to array."""
 
@@ -38,7 +41,7 @@ def _batches(tflite: bytes, images: NDArray[Any], weights: Weights) -> Iterator[
     if len(images) == 0:
         raise ValueError("calibration: there are no digits; give at least one")
     exposed, _, _ = _exposed(tflite)
-    size = min(len(images), batch_size(images.shape[1:]))
+    size = min(len(images), _AT_ONCE * batch_size(images.shape[1:]))
     session = Session(files.replace_constants(exposed, weights), size, threads=WORKERS)
     for start in range(0, len(images), session.batch):
         chunk = encode(images[start : start + session.batch], session.inputs[0])

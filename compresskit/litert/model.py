@@ -9,6 +9,7 @@ always has its buffers inside.
 from __future__ import annotations
 
 import copy
+import zlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -82,6 +83,63 @@ def write(model: ModelT) -> bytes:
     builder = flatbuffers.Builder(size + 64 * 1024)
     builder.Finish(model.Pack(builder), file_identifier=_IDENTIFIER)
     return bytes(builder.Output())
+
+
+def deflated_size(tflite: bytes) -> int:
+    """Measure a file in an archive: its length after DEFLATE, as zip and gzip apply it unless told otherwise (level 6).
+
+    Level 9 would find one percent less in seven times the time.
+
+    Parameters
+    ----------
+    tflite
+        The bytes of the file.
+
+    Returns
+    -------
+    int
+        Bytes.
+    """
+    return len(zlib.compress(tflite, 6))
+
+
+def twin(model: ModelT) -> ModelT:
+    """Copy an unpacked model, or a part of one, so that the copy can be edited; bytes and arrays are shared."""
+    if isinstance(model, list):
+        return [twin(each) for each in model]
+    if not hasattr(model, "__dict__"):
+        return model
+    made = object.__new__(type(model))
+    made.__dict__.update({name: twin(value) for name, value in vars(model).items()})
+    return made
+
+
+def replace_buffers(model: ModelT, arrays: Mapping[int, NDArray[Any]]) -> None:
+    """Give constant tensors of an unpacked model other data.
+
+    Parameters
+    ----------
+    model
+        The unpacked model; its buffers are exchanged, not written into.
+    arrays
+        Tensor index in the main graph to the new numbers, of the stored type and size.
+
+    Raises
+    ------
+    ValueError
+        If an array has another number of bytes than the tensor it is to replace.
+    """
+    for index, array in arrays.items():
+        buffer = model.buffers[model.subgraphs[0].tensors[index].buffer]
+        new = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+        _same_size(index, 0 if buffer.data is None else len(buffer.data), new.size)
+        buffer.data = new
+
+
+def _same_size(index: int, held: int, given: int) -> None:
+    """Refuse numbers that do not take the place of those in the file."""
+    if held != given:
+        raise ValueError(f"tensor {index} holds {held} bytes but {given} were given; keep its type and shape")
 
 
 def operator_name(model: ModelT, op: Any) -> str:
@@ -238,9 +296,7 @@ def replace_constants(tflite: bytes, arrays: Mapping[int, NDArray[Any]]) -> byte
         tensor = graph.Tensors(index)
         target = packed.Buffers(tensor.Buffer()).DataAsNumpy()
         new = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-        if isinstance(target, int) or target.size != new.size:
-            held = 0 if isinstance(target, int) else target.size
-            raise ValueError(f"tensor {index} holds {held} bytes but {new.size} were given; keep its type and shape")
+        _same_size(index, 0 if isinstance(target, int) else target.size, new.size)
         target[:] = new
     return bytes(edited)
 

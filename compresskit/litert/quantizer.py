@@ -80,6 +80,7 @@ def quantize(
     activations: int,
     ranges: Ranges | None = None,
     io: str = "same",
+    weights: Mapping[int, NDArray[Any]] | None = None,
 ) -> bytes:
     """Quantize a float model.
 
@@ -95,6 +96,8 @@ def quantize(
         Range of each tensor that flows, needed when `activations`, or that of a plan, is below 32.
     io
         What goes in and comes out when `activations` is below 32: "same", "uint8" or "float32".
+    weights
+        Float weights that take the place of those in the file: tensor index to array.
 
     Returns
     -------
@@ -108,13 +111,21 @@ def quantize(
     """
     _register()
     from ai_edge_quantizer import params_generator
-    from ai_edge_quantizer.utils import tfl_flatbuffer_utils
 
-    model = tfl_flatbuffer_utils.read_model(bytearray(tflite))
+    model = files.twin(_unpacked(tflite))
+    files.replace_buffers(model, weights or {})
     table = _table(model, plans, activations, ranges or {}, io)
     calibration = {name: {"min": _value(low), "max": _value(high)} for name, (low, high) in (ranges or {}).items()}
     parameters = params_generator.ParamsGenerator(model).generate_quantization_parameters(table, calibration, False)
     return files.write(_modifier()(model).modify_model(parameters))
+
+
+@functools.lru_cache(maxsize=8)
+def _unpacked(tflite: bytes) -> ModelT:
+    """Unpack a file as ai-edge-quantizer wants it, once: a slider asks for the same one again and again."""
+    from ai_edge_quantizer.utils import tfl_flatbuffer_utils
+
+    return tfl_flatbuffer_utils.read_model(bytearray(tflite))
 
 
 @functools.cache

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from compresskit.compression import Compressed, compress
+from compresskit.compression import Compressed, Draft, draft
 from compresskit.data import Split
-from compresskit.evaluation import Score, evaluate, wilson_interval
+from compresskit.evaluation import Score, complete, evaluate, wilson_interval
 from compresskit.litert.inspect import CHANNEL_AXIS, Layer
 from compresskit.recipe import Prune, Quantize, Recipe
 from compresskit.widgets.live import AbandonedError, Stop
@@ -158,11 +158,15 @@ def preview_of(digits: Split) -> Split:
     """
     if len(digits) <= PREVIEW_DIGITS:
         return digits
-    chosen = np.linspace(0, len(digits) - 1, PREVIEW_DIGITS).round().astype(int)
+    chosen = _preview_positions(len(digits))
     return replace(digits, images=digits.images[chosen], labels=digits.labels[chosen], name=f"{digits.name} (preview)")
 
 
-def read_digits(model: Compressed | Checkpoint, digits: Split, stop: Stop) -> Score:
+def _preview_positions(n: int) -> NDArray[np.int64]:
+    return np.linspace(0, n - 1, PREVIEW_DIGITS).round().astype(np.int64)
+
+
+def read_digits(model: Compressed | Checkpoint, digits: Split, stop: Stop, preview: Score | None = None) -> Score:
     """Evaluate a file, in parts where it is slow; the result is that of `evaluate`.
 
     Parameters
@@ -171,6 +175,8 @@ def read_digits(model: Compressed | Checkpoint, digits: Split, stop: Stop) -> Sc
         As for `evaluate`.
     stop
         Asked between the parts.
+    preview
+        The file's score on `preview_of(digits)`, if there is one: these digits are not read again.
 
     Returns
     -------
@@ -185,6 +191,8 @@ def read_digits(model: Compressed | Checkpoint, digits: Split, stop: Stop) -> Sc
     quantize = model.recipe.quantize if isinstance(model, Compressed) else None
     slow_kernels = quantize is not None and quantize.activations == 16  # LiteRT has reference kernels only
     if macs < (_SLOW_MACS if slow_kernels else _FAST_MACS):
+        if preview is not None and preview.model is model and preview.n < len(digits):
+            return complete(preview, _preview_positions(len(digits)), digits)
         return evaluate(model, digits)
     scores: list[Score] = []
     start, part = 0, min(len(digits), 100)
@@ -220,9 +228,10 @@ def compute_point(
     exact: bool = True,
     stop: Stop = lambda: False,
     squeeze: bool = True,
-    make: Callable[[Checkpoint, Recipe, Split | None], Compressed] = compress,
+    make: Callable[[Checkpoint, Recipe, Split | None], Draft] = draft,
+    preview: Score | None = None,
 ) -> Point:
-    """Make the file of a setting and let it read digits.
+    """Make the file of a setting and let it read digits, while it is checked and squeezed on other threads.
 
     Parameters
     ----------
@@ -234,10 +243,10 @@ def compute_point(
         The digits to read, and those to measure ranges on.
     exact
         Whether `digits` are all there are.
-    stop
+    stop, preview
         See `read_digits`.
     squeeze
-        Whether to find the size of the file in an archive as well, on another thread meanwhile.
+        Whether to find the size of the file in an archive as well.
     make
         Makes the file; a workbench passes one that remembers.
 
@@ -252,14 +261,18 @@ def compute_point(
     AbandonedError
         If `stop()` said so.
     """
-    compressed = make(checkpoint, setting.recipe(), calibration)
-    squeezer = threading.Thread(target=lambda: compressed.deflated_size, daemon=True)
-    if squeeze:
-        squeezer.start()
-    score = read_digits(compressed, digits, stop)
-    if squeeze:
-        squeezer.join()
-    return Point(setting, compressed, score, exact)
+    made = make(checkpoint, setting.recipe(), calibration)
+    with ThreadPoolExecutor(2) as beside:
+        checking = beside.submit(lambda: made.checked)
+        squeezing = beside.submit(lambda: made.file.deflated_size) if squeeze else None
+        try:
+            score = read_digits(made.file, digits, stop, preview)
+        except RuntimeError:
+            checking.result()  # knows better what is wrong with a file that does not run
+            raise
+        if squeezing is not None:
+            squeezing.result()
+        return Point(setting, checking.result(), score, exact)
 
 
 def newly_misread(original: Score, small: Score, digits: Split) -> NDArray[np.int64]:

@@ -11,7 +11,7 @@ import ipywidgets
 import numpy as np
 from numpy.typing import NDArray
 
-from compresskit.compression import Compressed, compress
+from compresskit.compression import Compressed, Draft, draft
 from compresskit.data import Digits, Split, load_mnist
 from compresskit.evaluation import Score
 from compresskit.recipe import Recipe
@@ -152,7 +152,8 @@ class Workbench(Panel):
         self._check_fit()
         self._sample = preview_of(self.test)
         self._references: dict[bool, Score] = {}
-        self._files: OrderedDict[Recipe, Compressed] = OrderedDict()
+        self._files: OrderedDict[Recipe, Draft] = OrderedDict()
+        self._previewed: Score | None = None
         self._visits: OrderedDict[Recipe, Visit] = OrderedDict()
         self._curves: list[list[Recipe]] = [[], [], [], []]
         self._moving = False
@@ -197,15 +198,17 @@ class Workbench(Panel):
         return self._compute(setting, self.test, True, stop)
 
     def _compute(self, setting: Setting, digits: Split, exact: bool, stop: Stop) -> Point:
-        squeeze = exact or self._axis.value == "zipped"
-        return compute_point(
-            self.checkpoint, setting, digits, self.calibration, exact=exact, stop=stop, squeeze=squeeze, make=self._file
-        )
+        point = compute_point(
+            self.checkpoint, setting, digits, self.calibration, exact=exact, stop=stop, make=self._file,
+            squeeze=exact or self._axis.value == "zipped", preview=self._previewed,
+        )  # fmt: skip
+        self._previewed = None if exact else point.score
+        return point
 
-    def _file(self, checkpoint: Checkpoint, recipe: Recipe, calibration: Split | None) -> Compressed:
+    def _file(self, checkpoint: Checkpoint, recipe: Recipe, calibration: Split | None) -> Draft:
         """Compress, or take the file that the preview made a moment ago."""
         if recipe not in self._files:
-            self._files[recipe] = compress(checkpoint, recipe, calibration)
+            self._files[recipe] = draft(checkpoint, recipe, calibration)
             while len(self._files) > REMEMBERED_FILES:
                 self._files.popitem(last=False)
         return self._files[recipe]

@@ -16,10 +16,14 @@ import numpy as np
 import psutil
 
 import compresskit as ck
+from compresskit.compression import Draft, draft
+from compresskit.data import Split
+from compresskit.evaluation import Score
 from compresskit.widgets.live import Live
+from compresskit.widgets.points import Point, Setting, compute_point, preview_of
+from compresskit.zoo import Checkpoint
 from tests.benchmarks.row import Row, compare
 
-PREVIEW_DIGITS = 1000
 PAIRS = 9
 
 FIRST_POINT = """
@@ -55,37 +59,39 @@ def ask(process: subprocess.Popen[str], sparsity: float) -> dict[str, Any]:
 
 
 def live_against_converter() -> list[Row]:
-    """Compare a slider change with the converter's way: exact on all digits, and the preview before it."""
+    """Compare what a workbench does for a slider change with the converter's way: a preview, then all digits."""
     digits, model = ck.load_mnist(), ck.load_model("digit_reader")
-    part = digits.test.take(PREVIEW_DIGITS)
+    sample = preview_of(digits.test)
     times: dict[str, float] = {}
     done = threading.Event()
     accuracies: list[float] = []
+    before: list[Score] = []
+    drafts: dict[ck.Recipe, Draft] = {}
 
     def show(outcome: Any) -> None:
         times["exact" if outcome.exact else "preview"] = time.perf_counter()
         if outcome.exact:
-            accuracies.append(outcome.value.accuracy)
+            accuracies.append(outcome.value.score.accuracy)
             done.set()
 
-    small: dict[ck.Recipe, ck.Compressed] = {}
+    def make(model: Checkpoint, recipe: ck.Recipe, calibration: Split | None) -> Draft:
+        if recipe not in drafts:
+            drafts.clear()
+            drafts[recipe] = draft(model, recipe, calibration)
+        return drafts[recipe]
 
-    def compressed(recipe: ck.Recipe) -> ck.Compressed:
-        if recipe not in small:
-            small.clear()
-            small[recipe] = ck.compress(model, recipe, digits.train)
-        return small[recipe]
+    def preview(setting: Setting, _: Any) -> Point:
+        point = compute_point(model, setting, sample, digits.train, exact=False, squeeze=False, make=make)
+        before[:] = [point.score]
+        return point
+
+    def exact_point(setting: Setting, _: Any) -> Point:
+        return compute_point(model, setting, digits.test, digits.train, make=make, preview=before[0])
 
     def fail(_: Any, sentence: str) -> None:
         raise AssertionError(sentence)
 
-    live = Live(
-        lambda recipe, _: ck.evaluate(compressed(recipe), part),
-        lambda recipe, _: ck.evaluate(compressed(recipe), digits.test),
-        show,
-        fail,
-        cache_entries=0,
-    )
+    live = Live(preview, exact_point, show, fail, cache_entries=0)
     previews: list[tuple[float, float]] = []
 
     def ours(number: int) -> float:
@@ -93,7 +99,7 @@ def live_against_converter() -> list[Row]:
         sparsity = 0.6 + number / 1000
         done.clear()
         start = time.perf_counter()
-        live.submit(ck.Recipe(ck.Prune(sparsity), ck.Quantize()))
+        live.submit(Setting(sparsity))
         assert done.wait(60), "no result within a minute"
         previews.append((times["preview"] - start, 0.0))
         return (times["exact"] - start) * 1000

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter
@@ -11,7 +13,7 @@ from scipy.stats import binomtest
 
 import compresskit as ck
 from compresskit.data import Digits, Split
-from compresskit.evaluation import wilson_interval
+from compresskit.evaluation import complete, wilson_interval
 from compresskit.litert.runtime import TensorForm, encode, outputs
 
 
@@ -59,6 +61,32 @@ def test_the_score_is_what_single_runs_give(int8: ck.Compressed, digits: Digits)
     assert score.n == 1003
     assert score.errors == (expected != part.labels).sum()
     assert score.size == len(int8.tflite) > score.deflated_size
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.sets(st.integers(0, 299), min_size=1))
+def test_going_on_from_some_digits_is_reading_all(int8: ck.Compressed, digits: Digits, chosen: set[int]) -> None:
+    test = digits.test.take(300)
+    positions = np.array(sorted(chosen))
+    some = ck.evaluate(int8, Split(test.images[positions], test.labels[positions], notice=test.notice))
+    whole, expected = complete(some, positions, test), ck.evaluate(int8, test)
+    np.testing.assert_array_equal(whole.predictions, expected.predictions)
+    assert whole == expected
+
+
+def test_what_was_read_is_not_read_again(int8: ck.Compressed, digits: Digits) -> None:
+    test = digits.test.take(20)
+    some = replace(ck.evaluate(int8, test.take(5)), predictions=np.full(5, -1))
+    assert (complete(some, np.arange(5), test).predictions[:5] == -1).all()
+
+
+@pytest.mark.parametrize("positions", [[0, 1], [0, 1, 1], [0, 1, 20], [-1, 0, 1]])
+def test_positions_that_are_not_those_of_the_digits_read_are_refused(
+    int8: ck.Compressed, digits: Digits, positions: list[int]
+) -> None:
+    some = ck.evaluate(int8, digits.test.take(3))
+    with pytest.raises(ValueError, match="give each one's, once"):
+        complete(some, np.array(positions), digits.test.take(20))
 
 
 @settings(max_examples=20, deadline=None)

@@ -40,6 +40,23 @@ def test_writing_what_was_read_is_stable(reader: ck.Checkpoint) -> None:
     assert files.write(files.read(once)) == once
 
 
+def test_a_twin_is_edited_without_a_trace_in_the_original(reader: ck.Checkpoint) -> None:
+    model = files.read(reader.tflite)
+    index = sites(model)[1].weights
+    new = np.random.default_rng(0).normal(size=files.shape(model.subgraphs[0].tensors[index])).astype(np.float32)
+    twin = files.twin(model)
+    files.replace_buffers(twin, {index: new})
+    twin.subgraphs[0].operators[0].inputs = []
+    twin.subgraphs[0].tensors[0].name = b"another"
+    assert files.write(model) == files.write(files.read(reader.tflite))
+    np.testing.assert_array_equal(files.dequantized(twin, twin.subgraphs[0].tensors[index]), new)
+    edited = files.twin(model)
+    files.replace_buffers(edited, {index: new})
+    assert files.write(edited) == files.replace_constants(files.write(model), {index: new})
+    with pytest.raises(ValueError, match="bytes but 4 were given"):
+        files.replace_buffers(edited, {index: np.zeros(1, np.float32)})
+
+
 @given(st.lists(st.integers(-8, 7), min_size=1, max_size=33))
 def test_int4_unpacks_low_bits_first(values: list[int]) -> None:
     padded = np.array(values + [0] * (len(values) % 2), np.int8)

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import compresskit as ck
+from compresskit.compression import Draft, draft
 from compresskit.data import Split
 from compresskit.evaluation import wilson_interval
 from compresskit.litert.inspect import Layer
@@ -131,6 +132,43 @@ def test_a_point_is_what_the_engine_says(model, digits):
     assert point.compressed.tflite == plain.tflite
     assert (point.score.accuracy, point.score.interval, point.score.n) == (score.accuracy, score.interval, score.n)
     assert "deflated_size" in vars(point.compressed), "the size in an archive is computed meanwhile"
+
+
+def test_an_exact_point_after_its_preview_is_the_exact_point(model, digits):
+    test, train = digits
+    alone = compute_point(model, Setting(0.5), test, train)
+    kept = draft(model, Setting(0.5).recipe(), train)
+    first = compute_point(model, Setting(0.5), preview_of(test), train, exact=False, make=lambda *_: kept)
+    after = compute_point(model, Setting(0.5), test, train, make=lambda *_: kept, preview=first.score)
+    np.testing.assert_array_equal(after.score.predictions, alone.score.predictions)
+    assert after.score == replace(alone.score)
+
+
+def test_a_preview_of_another_file_counts_for_nothing(model, digits):
+    test, train = digits
+    other = compute_point(model, Setting(0.97), preview_of(test), train, exact=False)
+    after = compute_point(model, Setting(0.1), test, train, preview=other.score)
+    np.testing.assert_array_equal(after.score.predictions, ck.evaluate(after.compressed, test).predictions)
+
+
+def test_a_file_that_fails_its_check_is_no_point(model, digits, monkeypatch):
+    test, train = digits
+
+    def refuse():
+        raise ValueError("layer 'dense': not as asked for")
+
+    small = ck.compress(model, ck.Recipe())
+    with pytest.raises(ValueError, match="not as asked for"):
+        compute_point(model, Setting(), test, train, make=lambda *_: Draft(small, refuse))
+
+    def does_not_run(*_):
+        raise RuntimeError("node 3 failed to prepare")
+
+    monkeypatch.setattr(points_module, "read_digits", does_not_run)
+    with pytest.raises(ValueError, match="not as asked for"):
+        compute_point(model, Setting(), test, train, make=lambda *_: Draft(small, refuse))
+    with pytest.raises(RuntimeError, match="failed to prepare"):
+        compute_point(model, Setting(), test, train, make=lambda *_: Draft(small, lambda: None))
 
 
 def test_reading_in_parts_gives_the_same_score(model, digits, monkeypatch):
