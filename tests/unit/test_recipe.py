@@ -9,7 +9,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import compresskit as ck
-from compresskit.recipe import ACTIVATION_BITS, ACTIVATION_RANGES, IMPORTANCES, RANGES, SCOPES, STORES, WEIGHT_BITS
+from compresskit.recipe import (
+    ACTIVATION_BITS,
+    ACTIVATION_RANGES,
+    CONVOLUTIONS,
+    IMPORTANCES,
+    RANGES,
+    SCOPES,
+    SHARE_GRANULARITIES,
+    SHARE_METHODS,
+    STARTS,
+    STORES,
+    WEIGHT_BITS,
+)
 
 NAMES = st.text(alphabet="abcxyz_0123456789", min_size=1, max_size=8)
 
@@ -62,9 +74,37 @@ def quantizes(draw: st.DrawFn) -> ck.Quantize:
     )
 
 
+@st.composite
+def shares(draw: st.DrawFn) -> ck.Share:
+    method = draw(st.sampled_from(SHARE_METHODS))
+    levels = {"binary": st.none(), "ternary": st.just(3), "uniform": st.sampled_from([2, 4, 16, 256])}
+    return ck.Share(
+        draw(levels.get(method, st.integers(3, 300))),
+        method if method != "binary" else "ternary",
+        start=draw(st.sampled_from(STARTS)),
+        granularity=draw(st.sampled_from(SHARE_GRANULARITIES)),
+        keep_zero=draw(st.booleans()),
+        layers=draw(st.none() | st.lists(NAMES, min_size=1, max_size=3)),
+        seed=draw(st.integers(0, 9)),
+    )
+
+
+@st.composite
+def factorizes(draw: st.DrawFn) -> ck.Factorize:
+    how = draw(st.sampled_from(["rank", "energy", "budget"]))
+    far = {"rank": st.integers(1, 500), "energy": st.floats(0.01, 1), "budget": st.floats(0.01, 0.99)}[how]
+    return ck.Factorize(
+        **{how: draw(far)},
+        convolutions=draw(st.sampled_from(CONVOLUTIONS)),
+        layers=draw(st.none() | st.lists(NAMES, min_size=1, max_size=3)),
+    )
+
+
 recipes = st.builds(
-    lambda pruning, quantizing: ck.Recipe(*pruning, *quantizing),
+    lambda factorizing, pruning, sharing, quantizing: ck.Recipe(*factorizing, *pruning, *sharing, *quantizing),
+    st.lists(factorizes(), max_size=1),
     st.lists(prunes(), max_size=2),
+    st.lists(shares(), max_size=1),
     st.lists(quantizes(), max_size=1),
 )
 
@@ -117,6 +157,38 @@ def test_exactly_the_widths_that_go_together_are_accepted(weights: int, activati
         (lambda: ck.Recipe(ck.Prune(0.5), ck.Prune(0.5, pattern="channel")), "remove channels first"),
         (lambda: ck.Prune(0.5, layers="conv1"), "Prune: layers is 'conv1'"),
         (lambda: ck.Prune(0.5, layers=[]), "Prune: layers is"),
+        (lambda: ck.Share(0), "Share: levels is 0; give a whole number from 1"),
+        (lambda: ck.Share(1, "uniform"), "Share: levels is 1; give a whole number from 2"),
+        (lambda: ck.Share(2, "powers"), "Share: levels is 2; give a whole number from 3"),
+        (lambda: ck.Share(70_000), "Share: levels is 70000"),
+        (lambda: ck.Share(16.0), "Share: levels is 16.0"),
+        (lambda: ck.Share(True), "Share: levels is True"),
+        (lambda: ck.Share(15, "uniform"), "Share: levels is 15 with method 'uniform'; give an even number"),
+        (lambda: ck.Share(3, "binary"), "method 'binary' has 2; leave the levels out"),
+        (lambda: ck.Share(method="median"), "Share: method is 'median'; choose one of 'kmeans', 'exact'"),
+        (lambda: ck.Share(start="middle"), "Share: start is 'middle'"),
+        (lambda: ck.Share(granularity="tensor"), "Share: granularity is 'tensor'; choose one of 'layer', 'channel'"),
+        (lambda: ck.Share(keep_zero=1), "Share: keep_zero is 1"),
+        (lambda: ck.Share(seed=-1), "Share: seed is -1"),
+        (lambda: ck.Share(layers="dense"), "Share: layers is 'dense'"),
+        (lambda: ck.Factorize(), "Factorize: nothing was given"),
+        (lambda: ck.Factorize(4, energy=0.5), "Factorize: rank and energy was given"),
+        (lambda: ck.Factorize(0), "Factorize: rank is 0"),
+        (lambda: ck.Factorize(1.5), "Factorize: rank is 1.5"),
+        (lambda: ck.Factorize(energy=float("nan")), "Factorize: energy is nan"),
+        (lambda: ck.Factorize(energy=1.1), "Factorize: energy is 1.1"),
+        (lambda: ck.Factorize(budget=1), "Factorize: budget is 1; give a part above 0 and below 1"),
+        (lambda: ck.Factorize(4, convolutions="svd"), "Factorize: convolutions is 'svd'"),
+        (lambda: ck.Recipe(ck.Share(), ck.Share(layers=["a"])), "Share twice; give each its layers"),
+        (lambda: ck.Recipe(ck.Share(layers=["a"]), ck.Share(layers=["b", "a"])), "Share twice for layer 'a'"),
+        (lambda: ck.Recipe(ck.Share(), ck.Prune(0.5)), "Prune after Share; its result would no longer be shared"),
+        (lambda: ck.Recipe(ck.Quantize(), ck.Share()), "Share after Quantize; the weights are integers by then"),
+        (
+            lambda: ck.Recipe(ck.Prune(0.5), ck.Factorize(4)),
+            "Factorize after Prune; the products of thinner layers would not stay sparse",
+        ),
+        (lambda: ck.Recipe(ck.Factorize(4), ck.Prune(0.5, pattern="channel")), "remove channels first"),
+        (lambda: ck.Recipe(ck.Prune(0.5), ck.Share(method="binary")), "method 'binary' after Prune; it has no zero"),
         (lambda: ck.Quantize(weights=9), "Quantize: weights is 9"),
         (lambda: ck.Quantize(activations=4), "Quantize: activations is 4"),
         (lambda: ck.Quantize(granularity="row"), "Quantize: granularity is 'row'"),
