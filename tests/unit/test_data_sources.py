@@ -11,6 +11,7 @@ import io
 import os
 import pickle
 import random
+import re
 import shutil
 import signal
 import socket
@@ -310,6 +311,14 @@ class TestCache:
         assert cache_holds() == [cache.FILE_NAME, young.name]
 
     @posix_only
+    @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux tells how much of a file is held")
+    def test_digits_that_nobody_looked_at_take_no_memory(self, cached):
+        packed = cache.read(cached)
+        maps = Path("/proc/self/smaps").read_text().split(str(cached))[1]
+        held = int(re.search(r"Rss: +(\d+) kB", maps)[1]) * 1024
+        assert held < mnist.PACKED_BYTES / 20
+        assert mnist.is_packed_mnist(packed)
+
     def test_others_may_read_it(self, home, cached):
         path = cache_folder() / cache.FILE_NAME
         cache.write(path, cache.read(cached))
