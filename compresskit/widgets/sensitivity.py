@@ -148,7 +148,7 @@ def layer_bytes(tflite: bytes, layer: str, sparsity: float) -> float:
         Estimated bytes, see `compresskit.litert.sizes.entropy_bytes`.
     """
     weights = float_weights(tflite)[layer]
-    return entropy_bytes(weights * unstructured_mask(magnitude(weights), sparsity, name=layer))
+    return entropy_bytes(np.where(unstructured_mask(magnitude(weights), sparsity, name=layer), weights, 0))
 
 
 def plan(model: Checkpoint, found: Sensitivity, budget: float) -> Allocation:

@@ -66,3 +66,11 @@ def test_four_weights_to_a_byte_are_taken_apart():
     )
     whole = file_sizes(small.tflite)
     assert whole.entropy < 0.6 * whole.tflite and whole.entropy == pytest.approx(whole.packed, rel=0.15)
+
+
+def test_there_is_one_kind_of_zero_in_a_pruned_file():
+    """A negative weight times 0 is -0.0: read as bytes, another number, and a bit for each zero to tell them apart."""
+    small = ck.compress(ck.load_model("lenet_300_100"), ck.Recipe(ck.Prune(0.9)))
+    for layer in small.layers:
+        weights = small.weights(layer.name)
+        assert not np.signbit(weights[weights == 0]).any(), layer.name
