@@ -185,7 +185,7 @@ def train_pruned(
         schedule does not come to the step's sparsity within the run.
     """
     steps = (step,) if isinstance(step, Prune) else tuple(step)
-    channels, weights = _sorted(steps, schedule)
+    channels, weights = _sorted(steps, checkpoint, schedule)
     sample = sample_of(steps, digits.train)
     prune(checkpoint.tflite, steps, sample)  # what a file cannot have is refused here, before an hour of training
     smaller = cut(checkpoint, channels, sample)
@@ -492,12 +492,16 @@ def _shuffled(kept: Mapping[str, NDArray[np.bool_]], seed: int) -> dict[str, NDA
 
 
 def _sorted(
-    steps: tuple[Prune, ...], schedule: ScheduleName | Schedule | None
+    steps: tuple[Prune, ...], checkpoint: Checkpoint, schedule: ScheduleName | Schedule | None
 ) -> tuple[tuple[Prune, ...], tuple[Prune, ...]]:
     """Check the steps, and part those that cut channels from those that set weights to zero."""
     if not steps:
         raise ValueError("step: there is none; give a Prune step, or several.")
     Recipe(*steps)
+    known = [layer.name for layer in checkpoint.layers]
+    for name in (name for step in steps for name in step.layers or ()):
+        if name not in known:
+            raise ValueError(f"step: layer {name!r} is not in {checkpoint.name!r}; its layers are {', '.join(known)}")
     channels = tuple(step for step in steps if step.pattern == "channel")
     weights = tuple(step for step in steps if step.pattern != "channel")
     if not isinstance(schedule, Schedule) and schedule is not None and schedule not in SCHEDULES:
@@ -527,8 +531,6 @@ def _pruned_layers(model: tf_keras.Model, checkpoint: Checkpoint, steps: tuple[P
     known = [layer.name for layer in checkpoint.layers]
     chosen = tuple(name for step in steps for name in step.layers or known)
     for name in chosen:
-        if name not in known:
-            raise ValueError(f"step: layer {name!r} is not in {checkpoint.name!r}; its layers are {', '.join(known)}")
         if kinds.get(name) not in FOLDS:
             kind = kinds.get(name, "operator that is no Keras layer of that name")
             raise ValueError(
