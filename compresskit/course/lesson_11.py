@@ -26,7 +26,7 @@ def _plain_softmax(logits: Any) -> Any:
 def _logits(rng: np.random.Generator) -> Iterator[Case]:
     yield (np.array([[4.0, 2.0, 0.0]]), 2.0)
     yield (np.array([[4.0, 2.0, 0.0], [-1.0, 0.5, 3.0]]), 1.0)
-    yield (np.array([[1000.0, 998.0, 990.0]]), 4.0)  # exp(1000) is no number any more
+    yield (np.array([[4000.0, 3998.0, 3990.0]]), 4.0)  # exp(1000) is no number any more
     for _ in range(6):
         yield (rng.normal(0, 5, (3, 4)).round(2), round(float(rng.uniform(0.5, 20)), 2))
 
@@ -147,7 +147,7 @@ STUDENT_LOSS = Exercise(
         Mistake(_swapped_weights, "`alpha` weighs the teacher, 1 - `alpha` the labels."),
         Mistake(
             _hot_labels,
-            "The labels' part is at temperature 1: labels are not softened, and it is at 1 that the student will answer.",
+            "The labels' part is at temperature 1: labels are not softened, and it is at 1 that the student answers.",
         ),
         Mistake(
             _reversed,
@@ -190,6 +190,7 @@ def choose_temperature(validation: Curve) -> float:
 def _curves(rng: np.random.Generator) -> Iterator[Case]:
     # One lucky seed at 20, an unlucky one at 8, and the best mean at 4.
     yield ({1.0: [0.90, 0.91, 0.90], 4.0: [0.93, 0.94, 0.93], 8.0: [0.94, 0.94, 0.90], 20.0: [0.95, 0.89, 0.90]},)
+    yield ({2.0: [0.93, 0.93], 8.0: [0.97, 0.92], 1.0: [0.90, 0.91]},)
     yield ({8.0: [0.95, 0.96], 2.0: [0.96, 0.95], 4.0: [0.94, 0.94]},)
     for _ in range(6):
         temperatures = (20.0, 1.0, 8.0, 2.0, 4.0)
@@ -235,10 +236,11 @@ WHY = Exercise(
         Mistake("b", "A temperature does not change which class is largest, neither for the teacher nor the student."),
         Mistake(
             "d",
-            "Fewer weights alone do not read better: the same student without the teacher is the control, and reads worse.",
+            "Fewer weights alone do not read better: the same student without the teacher is the control, and it reads "
+            "worse.",
         ),
     ),
-    praise="Soft labels say how sure one can be: noise in the labels, and the teacher's own overconfidence, weigh less.",
+    praise="Soft labels say how sure one can be: noise in the labels and the teacher's overconfidence weigh less.",
 )
 
 EXERCISES = {
