@@ -71,7 +71,7 @@ def browser() -> Counts:
     if find_chromium() is None:
         print(NO_CHROMIUM)
         return Counts(0, int(required), int(not required))
-    found = tests("tests/browser")
+    found = tests("tests/browser", "-n", "2", "--dist", "loadfile")
     if required and found.skipped:
         print(f"{found.skipped} browser tests were skipped, and this run must have them all")
         return Counts(found.passed, found.failed + found.skipped, 0)

@@ -185,9 +185,17 @@ class NotebookPage:
 
     def run_all(self, minutes: float = 2) -> None:
         """Run every cell; raises with the errors of the cells, or after so many minutes."""
+        self.start_all()
+        self.finish_all(minutes)
+
+    def start_all(self) -> None:
+        """Begin to run every cell, and come back at once."""
         self.page.evaluate(
             f"() => {{ window.ckRun = ({RUN_ALL})().catch((e) => [String(e)]).then((e) => window.ckErrors = e); }}"
         )
+
+    def finish_all(self, minutes: float = 2) -> None:
+        """Wait for what `start_all` began; raises as `run_all` does."""
         self.page.wait_for_function("() => window.ckErrors !== undefined", timeout=minutes * 60_000)
         errors = self.page.evaluate("() => { const e = window.ckErrors; window.ckErrors = undefined; return e; }")
         assert errors == [], errors

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import nbformat
 import pytest
-
-NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
 
 PREDICT = """
 from compresskit.course import predict, reveal
@@ -119,13 +114,3 @@ def test_the_number_line_follows_the_keyboard(open_notebook):
     assert len(notebook.chart(".compresskit")["data"][1]["x"]) == 2 * ticks
     assert notebook.page.get_by_role("slider", name="Bits").count() == 1
     notebook.screenshot("number-line", ".compresskit")
-
-
-@pytest.mark.parametrize("name", ["00_start_here", "02_the_arithmetic_of_int8", "workbench"])
-def test_a_lesson_runs_without_an_error_in_the_console(open_notebook, lab, name):
-    """The learner copy, from top to bottom; errors of cells and of the console fail the test."""
-    cells = [cell.source for cell in nbformat.read(NOTEBOOKS / f"{name}.ipynb", 4).cells if cell.cell_type == "code"]
-    notebook = open_notebook(cells)
-    notebook.run_all()
-    notebook.page.wait_for_selector(".compresskit")
-    notebook.screenshot(f"lesson-{name[:2]}")
