@@ -43,8 +43,8 @@ def build() -> tf_keras.Model:
     x = layers.ZeroPadding2D(1, name="border")(x)  # on all four sides: "same" would pad two of them only
     x = _normalized(layers.Conv2D(CHANNELS // 2, 3, 2, use_bias=False, name="conv"), x)
     for number in range(1, BLOCKS + 1):
-        depthwise = layers.DepthwiseConv2D(3, padding="same", use_bias=False, name=f"depthwise{number}")
-        pointwise = layers.Conv2D(CHANNELS, 1, use_bias=False, name=f"pointwise{number}")
+        depthwise = layers.DepthwiseConv2D(3, padding="same", use_bias=False, name=f"block{number}_depthwise")
+        pointwise = layers.Conv2D(CHANNELS, 1, use_bias=False, name=f"block{number}_pointwise")
         x = _normalized(pointwise, _normalized(depthwise, x))
     x = layers.GlobalAveragePooling2D(name="mean")(x)
     return tf_keras.Model(image, layers.Dense(10, name="head")(x), name="sparse_reader")
@@ -67,7 +67,7 @@ class Pruner:
     """
 
     def __init__(self, model: tf_keras.Model, schedule: Polynomial) -> None:
-        self.kernels = [model.get_layer(f"pointwise{number}").kernel for number in range(1, BLOCKS + 1)]
+        self.kernels = [model.get_layer(f"block{number}_pointwise").kernel for number in range(1, BLOCKS + 1)]
         self.masks = [np.ones(kernel.shape, bool) for kernel in self.kernels]
         self.schedule = schedule
 
