@@ -1,8 +1,9 @@
-"""The command line: `compresskit lab | fetch | compress | evaluate | build | doctor`."""
+"""The command line: `compresskit lab | fetch | compress | evaluate | build | hinton | doctor`."""
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import subprocess
 import sys
@@ -74,9 +75,33 @@ def parser() -> argparse.ArgumentParser:
     build.add_argument("--force", action="store_true", help="run again what has not changed, too")
     build.set_defaults(run=run_build)
 
+    hinton = commands.add_parser("hinton", help="rebuild the distillation experiment of 2015 (hours; can be stopped)")
+    hinton.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4], help="a training of each row for each")
+    hinton.add_argument("--rows", nargs="+", default=[], metavar="ROW", help="rows of the table; all when left out")
+    hinton.add_argument("--table", action="store_true", help="only print the table of what is finished")
+    hinton.add_argument("--teacher-epochs", type=int, help="how long the large net is trained (default: 60)")
+    hinton.add_argument("--student-epochs", type=int, help="how long the others are (default: 30)")
+    hinton.set_defaults(run=run_hinton)
+
     doctor = commands.add_parser("doctor", help="say what is wrong with this environment")
     doctor.set_defaults(run=run_doctor)
     return top
+
+
+# ---- hinton ---------------------------------------------------------------------------------------------------------
+
+
+def run_hinton(options: argparse.Namespace) -> int:
+    """Go on with the experiment, and print its table."""
+    room = importlib.import_module("compresskit.training.hinton")
+    given = {"teacher_epochs": options.teacher_epochs, "student_epochs": options.student_epochs}
+    settings = room.Settings(**{name: value for name, value in given.items() if value is not None})
+    if not options.table:
+        from compresskit.data import load_mnist
+
+        room.run(load_mnist(), seeds=options.seeds, names=options.rows, settings=settings)
+    print(room.table(room.load_results()))
+    return 0
 
 
 # ---- lab ------------------------------------------------------------------------------------------------------------

@@ -1,0 +1,373 @@
+"""The MNIST experiment of Hinton, Vinyals and Dean (2015), section 3, rebuilt: ``compresskit hinton``.
+
+A large net (two layers of 1,200 rectified units, dropout, digits shifted by up to two pixels), a small one (two layers
+of 800) trained alone without any of that, and the small one on the large one's softened answers at T = 20, on digits
+that are not shifted; students of 300 and 30 units over temperatures; a transfer set without any 3, and one of 7 and 8
+only, each before and after one bias is corrected.
+
+Each finished run is written at once to ``compresskit/course/data/hinton.json``, and a run that is there is not made
+again; a run that is broken off goes on from ``build/hinton``. The cheap runs come first. What differs from the paper:
+the optimizer is Adam with a cosine schedule, 54,000 digits are trained on (5,000 are kept for choices, 1,000 for the
+offline sample), and biases are corrected on the validation digits, not on the test digits.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compresskit.atomic import write_atomically
+from compresskit.data import Digits
+from compresskit.litert.runtime import outputs
+from compresskit.zoo import Checkpoint, load_model
+
+COMMAND = "compresskit hinton"
+RESULTS = Path(__file__).resolve().parents[1] / "course" / "data" / "hinton.json"
+SCRATCH = Path("build/hinton")
+SEEDS = (0, 1, 2, 3, 4)
+TEMPERATURES = (1.0, 2.5, 4.0, 8.0, 20.0)
+TEACHER = "teacher"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How long everything is trained.
+
+    Attributes
+    ----------
+    teacher_epochs, student_epochs : int
+        Over all training digits.
+    batch_size : int
+        Digits a step.
+    learning_rate : float
+        The highest.
+    alpha : float
+        Weight of the soft targets where labels are used too.
+    """
+
+    teacher_epochs: int = 60
+    student_epochs: int = 30
+    batch_size: int = 128
+    learning_rate: float = 0.001
+    alpha: float = 0.9
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the table: one training for each seed.
+
+    Attributes
+    ----------
+    name : str
+        What the table calls it.
+    student : str
+        As ``build`` takes it; the teacher's own row has the name `TEACHER`.
+    temperature : float or None
+        None without a teacher.
+    only : tuple of int or None
+        The digits of the transfer set; None for all.
+    published : str
+        What the paper says, of 10,000 test digits.
+    corrected : str
+        What it says after a bias was corrected; empty where none is.
+    """
+
+    name: str
+    student: str
+    temperature: float | None = None
+    only: tuple[int, ...] | None = None
+    published: str = ""
+    corrected: str = ""
+
+
+def rows() -> tuple[Row, ...]:
+    """List the table in the order in which it is made: what needs no teacher, then the teacher, then the rest."""
+    tried = "T above 8 about alike", "T from 2.5 to 4 best"
+    return (
+        Row("small net alone (2 x 800)", "dense-800x2", published="146"),
+        Row("large net (2 x 1,200)", TEACHER, published="67"),
+        Row("small net distilled, T = 20", "dense-800x2", 20.0, published="74"),
+        Row("no 3 in the transfer set, T = 20", "dense-800x2", 20.0, (0, 1, 2, 4, 5, 6, 7, 8, 9), "206", "109"),
+        Row("only 7 and 8 in the transfer set, T = 20", "dense-800x2", 20.0, (7, 8), "4,730", "1,320"),
+        *(
+            Row(f"2 x {width}, T = {temperature:g}", f"dense-{width}x2", temperature, published=word)
+            for width, word in zip((300, 30), tried, strict=True)
+            for temperature in TEMPERATURES
+        ),
+    )
+
+
+@dataclass(frozen=True)
+class Result:
+    """One finished training.
+
+    Attributes
+    ----------
+    row : str
+        Name of the row.
+    seed : int
+        Of the training.
+    errors : int
+        Misread among the test digits.
+    corrected : int or None
+        The same after the bias was corrected; None where none is.
+    lift : float
+        By how much the biases were raised (lowered, if negative); 0 where none is.
+    seconds : float
+        Of the training.
+    settings : dict
+        That it was made with.
+    """
+
+    row: str
+    seed: int
+    errors: int
+    corrected: int | None
+    lift: float
+    seconds: float
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+def teacher_net(seed: int) -> Any:
+    """Build the large net, untrained: 20 % of the pixels and half of the units are dropped while training."""
+    import tf_keras
+
+    layers = tf_keras.layers
+    image = tf_keras.Input((28, 28, 1), name="image")
+    x = layers.Dropout(0.2, seed=seed, name="drop0")(layers.Flatten(name="flatten")(image))
+    for number in (1, 2):
+        start = tf_keras.initializers.HeNormal(seed=1000 * seed + number)
+        x = layers.Dense(1200, activation="relu", kernel_initializer=start, name=f"dense{number}")(x)
+        x = layers.Dropout(0.5, seed=seed + number, name=f"drop{number}")(x)
+    last = tf_keras.initializers.GlorotUniform(seed=1000 * seed + 3)
+    return tf_keras.Model(image, layers.Dense(10, kernel_initializer=last, name="head")(x), name=TEACHER)
+
+
+def make(row: Row, seed: int, digits: Digits, settings: Settings, folder: Path) -> Result:
+    """Train one net and count its errors.
+
+    Parameters
+    ----------
+    row : Row
+        What to train.
+    seed : int
+        Of the training; the teacher of all students is the one of seed 0.
+    digits : Digits
+        Full MNIST.
+    settings : Settings
+        How long.
+    folder : Path
+        Where broken-off runs and the trained teacher are kept.
+
+    Returns
+    -------
+    Result
+
+    Raises
+    ------
+    ValueError
+        If the row needs the teacher and it is not in `folder`.
+    """
+    from compresskit.training.convert import to_checkpoint
+    from compresskit.training.distill import distill
+    from compresskit.training.fit import fit
+
+    started = time.monotonic()
+    common: dict[str, Any] = {
+        "batch_size": settings.batch_size,
+        "learning_rate": settings.learning_rate,
+        "seed": seed,
+    }
+    running = folder / f"{_file_name(row)}-{seed}.npz"
+    if row.student == TEACHER:
+        net = teacher_net(seed)
+        fit(net, digits, epochs=settings.teacher_epochs, augment="shift", checkpoint=running, **common)
+        student = to_checkpoint(net, TEACHER)
+        if seed == 0:
+            student.save(folder / f"{TEACHER}.tflite")
+    else:
+        shown = digits if row.only is None else replace(digits, train=digits.train.only(*row.only))
+        alpha = 0.0 if row.temperature is None else 1.0 if row.only else settings.alpha
+        student = distill(
+            load_model("small_student") if alpha == 0 else trained_teacher(folder),
+            row.student,
+            shown,
+            temperature=row.temperature or 1.0,
+            alpha=alpha,
+            epochs=settings.student_epochs,
+            augment="none",
+            resume=running,
+            **common,
+        ).checkpoint
+    logits = outputs(student.tflite, digits.test.images)
+    corrected, lift = None, 0.0
+    if row.only is not None:
+        classes = (3,) if 3 not in row.only else row.only
+        lift = best_lift(outputs(student.tflite, digits.validation.images), digits.validation.labels, classes)
+        corrected = count_errors(lifted(logits, classes, lift), digits.test.labels)
+    running.unlink(missing_ok=True)
+    errors = count_errors(logits, digits.test.labels)
+    return Result(row.name, seed, errors, corrected, lift, round(time.monotonic() - started, 1), asdict(settings))
+
+
+def trained_teacher(folder: Path) -> Checkpoint:
+    """Load the large net that a run before has left in the folder.
+
+    Raises
+    ------
+    ValueError
+        If it is not there.
+    """
+    path = folder / f"{TEACHER}.tflite"
+    if not path.exists():
+        raise ValueError(f"folder is {folder}: it holds no {path.name}; run `{COMMAND}` without --rows first")
+    return load_model(path)
+
+
+def count_errors(logits: NDArray[Any], labels: NDArray[Any]) -> int:
+    """Count the rows of logits (n, K) whose largest is not the label."""
+    return int((logits.argmax(axis=1) != labels).sum())
+
+
+def lifted(logits: NDArray[Any], classes: Sequence[int], lift: float) -> NDArray[Any]:
+    """Add a number to the logits of some classes, as raising their bias does."""
+    return np.asarray(logits + lift * np.isin(np.arange(logits.shape[1]), classes), np.float32)
+
+
+def best_lift(logits: NDArray[Any], labels: NDArray[Any], classes: Sequence[int]) -> float:
+    """Find by how much to raise the biases of some classes: the fewest errors, and of equal ones the smallest change.
+
+    Parameters
+    ----------
+    logits : ndarray, shape (n, K)
+        Of validation digits.
+    labels : ndarray, shape (n,)
+        True classes.
+    classes : sequence of int
+        Whose biases are raised, all by the same.
+
+    Returns
+    -------
+    float
+        From -15 to 15, in steps of 0.1.
+    """
+    tried = np.round(np.arange(-150, 151) / 10, 1)
+    return float(min(tried, key=lambda lift: (count_errors(lifted(logits, classes, lift), labels), abs(lift))))
+
+
+def load_results(path: Path = RESULTS) -> tuple[Result, ...]:
+    """Read the finished runs; none if there is no file yet.
+
+    Raises
+    ------
+    ValueError
+        If the file is not one of these.
+    """
+    if not path.exists():
+        return ()
+    try:
+        return tuple(Result(**each) for each in json.loads(path.read_text(encoding="utf-8"))["results"])
+    except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
+        raise ValueError(
+            f"path is {path}: not the results of `{COMMAND}` ({error}); delete it to start afresh"
+        ) from error
+
+
+def table(results: Sequence[Result]) -> str:
+    """Write the table: errors of 10,000 test digits, the paper's beside ours; what is not made yet says so."""
+    lines = [f"{'test errors':42}{'paper':>22}   here: median (lowest to highest), seeds"]
+    for row in rows():
+        found = [each for each in results if each.row == row.name]
+        lines.append(f"{row.name:42}{row.published:>22}   {_spread([each.errors for each in found])}")
+        if row.corrected:
+            fixed = [each.corrected for each in found if each.corrected is not None]
+            lines.append(f"{'   with the bias corrected':42}{row.corrected:>22}   {_spread(fixed)}")
+    return "\n".join(lines)
+
+
+def plan(seeds: Sequence[int], names: Sequence[str] = ()) -> Iterator[tuple[Row, int]]:
+    """List what is to be made: for each seed all rows, the teacher for seed 0 only.
+
+    Raises
+    ------
+    ValueError
+        If a name is no row's.
+    """
+    known = {row.name: row for row in rows()}
+    for name in names:
+        if name not in known:
+            raise ValueError(f"rows: there is no {name!r}; the rows are {'; '.join(known)}")
+    for seed in seeds:
+        for row in rows():
+            if (not names or row.name in names) and (row.student != TEACHER or seed == 0):
+                yield row, seed
+
+
+def run(
+    digits: Digits,
+    *,
+    seeds: Sequence[int] = SEEDS,
+    names: Sequence[str] = (),
+    settings: Settings | None = None,
+    path: Path = RESULTS,
+    folder: Path = SCRATCH,
+    tell: Callable[[str], None] = print,
+) -> tuple[Result, ...]:
+    """Make all runs that the file does not hold yet, and write each one at once.
+
+    Parameters
+    ----------
+    digits : Digits
+        Full MNIST.
+    seeds : sequence of int
+        A training of each row for each.
+    names : sequence of str
+        Rows to make; all if empty.
+    settings : Settings, optional
+        How long.
+    path, folder : Path
+        Where results and broken-off runs are kept.
+    tell : callable
+        Called with a line for each finished run.
+
+    Returns
+    -------
+    tuple of Result
+        All that the file holds now.
+
+    Raises
+    ------
+    ValueError
+        If the digits are not full MNIST, or a row needs the teacher and it is not there.
+    """
+    if not digits.complete:
+        raise ValueError(f"digits: the experiment needs full MNIST. {digits.notice}")
+    done = list(load_results(path))
+    for row, seed in plan(seeds, names):
+        if any((each.row, each.seed) == (row.name, seed) for each in done):
+            continue
+        made = make(row, seed, digits, settings or Settings(), folder)
+        done.append(made)
+        with write_atomically(path) as file:
+            content = {"command": COMMAND, "results": [asdict(each) for each in done]}
+            file.write(f"{json.dumps(content, indent=1)}\n".encode())
+        fixed = "" if made.corrected is None else f", {made.corrected} with the bias corrected by {made.lift:+.1f}"
+        tell(f"{row.name}, seed {seed}: {made.errors} errors{fixed}, {made.seconds:.0f} s")
+    return tuple(done)
+
+
+def _spread(values: Sequence[int]) -> str:
+    if not values:
+        return "not run yet"
+    return f"{np.median(values):g} ({min(values):,} to {max(values):,}), {len(values)}"
+
+
+def _file_name(row: Row) -> str:
+    return "".join(each if each.isalnum() else "-" for each in row.name)
