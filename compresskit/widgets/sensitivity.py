@@ -19,7 +19,8 @@ from compresskit.analysis import pruning_sensitivity
 from compresskit.compression import Compressed, compress
 from compresskit.data import Digits, Split, load_mnist
 from compresskit.evaluation import evaluate
-from compresskit.litert.sizes import Sizes, entropy_bytes, estimated_size, file_sizes
+from compresskit.litert.model import deflated_size
+from compresskit.litert.sizes import Sizes, file_sizes
 from compresskit.pruned import float_weights
 from compresskit.pruning.importance import magnitude
 from compresskit.pruning.patterns import unstructured_mask
@@ -40,7 +41,7 @@ STEPS: Final = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0
 """Where a slider can stand."""
 HEIGHT: Final = 320
 BUDGET: Final = 0.25
-"""Of the bytes of the float `.tflite`, for the packed container."""
+"""Of the bytes of the float `.tflite`, for the file once it is deflated."""
 ALLOWED: Final = 0.01
 """Accuracy that may be lost: one point."""
 _LOOKS: Final = (
@@ -96,8 +97,8 @@ class Measured:
 
     @property
     def share(self) -> float:
-        """Packed bytes as a part of the float `.tflite`; NaN in a preview."""
-        return self.sizes[0].packed / self.sizes[1].tflite if self.sizes else float("nan")
+        """Deflated bytes as a part of the float `.tflite`; NaN in a preview."""
+        return self.sizes[0].deflated / self.sizes[1].tflite if self.sizes else float("nan")
 
 
 def measure(model: Checkpoint, choice: Choice, digits: Split) -> Measured:
@@ -129,9 +130,9 @@ def measure(model: Checkpoint, choice: Choice, digits: Split) -> Measured:
         )
 
 
-@functools.lru_cache(maxsize=4096)
-def layer_bytes(tflite: bytes, layer: str, sparsity: float) -> float:
-    """Estimate how many bytes a layer's weights take once pruned by magnitude: their entropy.
+@functools.lru_cache(maxsize=1024)
+def layer_bytes(tflite: bytes, layer: str, sparsity: float) -> int:
+    """Measure how many bytes a layer's weights take, deflated by themselves, once pruned by magnitude.
 
     Parameters
     ----------
@@ -144,11 +145,12 @@ def layer_bytes(tflite: bytes, layer: str, sparsity: float) -> float:
 
     Returns
     -------
-    float
-        Estimated bytes, see `compresskit.litert.sizes.entropy_bytes`.
+    int
+        Bytes. Those of all layers add up to nearly what the file takes.
     """
     weights = float_weights(tflite)[layer]
-    return entropy_bytes(np.where(unstructured_mask(magnitude(weights), sparsity, name=layer), weights, 0))
+    kept = unstructured_mask(magnitude(weights), sparsity, name=layer)
+    return deflated_size(np.where(kept, weights, np.float32(0)).tobytes())
 
 
 def plan(model: Checkpoint, found: Sensitivity, budget: float) -> Allocation:
@@ -161,12 +163,12 @@ def plan(model: Checkpoint, found: Sensitivity, budget: float) -> Allocation:
     found
         What each layer loses alone.
     budget
-        Bytes that the file may take, estimated by entropy.
+        Bytes that the deflated file may take.
 
     Returns
     -------
     Allocation
-        `cost` is estimated, `expected_drop` is a sum: make the file and look.
+        `cost` adds the layers' bytes up, `expected_drop` their losses: make the file and look.
 
     Raises
     ------
@@ -174,7 +176,7 @@ def plan(model: Checkpoint, found: Sensitivity, budget: float) -> Allocation:
         If the grid does not reach the budget.
     """
     whole = sum(layer_bytes(model.tflite, layer, 0.0) for layer in found.layers)
-    rest = estimated_size(model.tflite) - whole
+    rest = deflated_size(model.tflite) - whole
     return allocate(found, lambda layer, sparsity: layer_bytes(model.tflite, layer, sparsity), budget, fixed=rest)
 
 
@@ -347,10 +349,8 @@ class KeepABudget(Panel):
     # -- what is shown -------------------------------------------------------------------------------------------
 
     def _words(self, choice: Choice, found: Measured) -> tuple[str, str]:
-        lost = f"{100 * found.lost:+.2f} points".replace("+", "lost ", 1) if found.lost >= 0 else (
-            f"gained {-100 * found.lost:.2f} points"
-        )  # fmt: skip
-        size = f", packed {found.share:.1%} of the float file" if found.sizes else ""
+        lost = f"{abs(100 * found.lost):.2f} points {'lost' if found.lost >= 0 else 'gained'}"
+        size = f", deflated to {found.share:.1%} of the float file" if found.sizes else ""
         alone = "" if self._found is None else (
             f" The layers alone lose {100 * expected_loss(self._found, choice):.2f} points together."
         )  # fmt: skip
