@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from scipy import stats
 
 from compresskit.data import Digits
 from compresskit.evaluation import evaluate
@@ -111,6 +110,8 @@ def paired_gain(with_teacher: Sequence[float], without: Sequence[float]) -> Gain
         raise ValueError(
             f"with_teacher has {len(with_teacher)} figures, without has {len(without)}: give one of each for each seed"
         )
+    from scipy import stats
+
     difference = np.asarray(with_teacher, np.float64) - np.asarray(without, np.float64)
     mean, n = float(difference.mean()), len(difference)
     if n == 1:

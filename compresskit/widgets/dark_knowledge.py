@@ -164,7 +164,7 @@ class DarkKnowledge(Panel):
         self.digit = choice_of("A digit", [(str(each), each) for each in present], present[-3:][0], "ck-which")
         names = ["most doubtful", *(str(each) for each in range(2, EXAMPLES)), "surest"]
         self.example = slider_of("Example", list(zip(names, range(EXAMPLES), strict=True)), 0, "ck-example")
-        self.temperature = slider_of("Temperature T", [(f"{each:g}", each) for each in TEMPERATURES], 1.0, "ck-heat")
+        self.temperature = slider_of("Temperature T", [(f"{each:g}", each) for each in TEMPERATURES], 4.0, "ck-heat")
         self.alpha = number_slider("Alpha, the teacher's weight", 0.0, 1.0, 0.05, 0.9, "ck-alpha", ".2f")
         self._status, self._image = Status(), markup()
         self.chart = Chart(
@@ -279,7 +279,7 @@ class DarkKnowledge(Panel):
         if self.result is None:
             return picture
         picture.text(150, 62, "what the teacher says", size=12)
-        picture.text(480, 62, "its pull on a student that knows nothing, and the label's (lighter)", size=12)
+        picture.text(480, 62, "its pull on a student; the label's (lighter)", size=12)
         pull = self.result.by_teacher + self.result.by_labels
         tall = max(1.0, float(np.abs(pull).max()))
         for k, share in enumerate(self.result.soft):
