@@ -40,7 +40,7 @@ def tiny(seed=0):
     seeds = _Seeds(seed)
     return tf_keras.Sequential(
         [
-            tf_keras.Input((28, 28, 1)),
+            tf_keras.Input((28, 28, 1), name="image"),
             tf_keras.layers.Conv2D(8, 3, strides=4, activation="relu", kernel_initializer=seeds.he(), name="conv"),
             tf_keras.layers.DepthwiseConv2D(3, strides=2, depthwise_initializer=seeds.he(), name="each"),
             tf_keras.layers.BatchNormalization(name="norm"),
