@@ -318,7 +318,7 @@ class PruneWeights(Panel):
     def _build(self) -> None:
         layers = sorted(self.checkpoint.layers, key=lambda layer: -layer.parameters)
         self.amount = slider_of("Remove, of all weights", [(f"{a:.0%}", a) for a in AMOUNTS], START, "ck-amount")
-        self.rule = list_of("Shared out by", [(text, rule) for rule, text in RULES.items()], "global", "ck-rule")
+        self.rule = list_of("Shared out by", [(text, rule) for rule, text in RULES.items()], "global", "ck-shared-by")
         self.importance = list_of("What is kept", [(name, name) for name in IMPORTANCES], "magnitude", "ck-importance")
         names = [layer.name for layer in self.checkpoint.layers]
         self.layer = list_of("Layer drawn", [(name, name) for name in names], layers[0].name, "ck-layer")
@@ -335,7 +335,7 @@ class PruneWeights(Panel):
         )
         row = classed(ipywidgets.HBox([classed(ipywidgets.VBox(controls), "ck-controls"), plots]), "ck-row")
         names_of = {
-            ".ck-amount": "Remove, of all weights", ".ck-rule": "Shared out by", ".ck-importance": "What is kept",
+            ".ck-amount": "Remove, of all weights", ".ck-shared-by": "Shared out by", ".ck-importance": "What is kept",
             ".ck-layer": "Layer drawn",
         }  # fmt: skip
         self._frame([row], names_of)
@@ -401,7 +401,7 @@ def words(setting: Setting, shown: Shown) -> tuple[str, str]:
     unit = cut.threshold / max(cut.spread, 1e-30)
     threshold = f" below {cut.threshold:.3g}, {unit:.2g} times its spread" if setting.importance == "magnitude" else ""
     return (
-        f"{shown.misread:,} of {shown.n:,} digits misread, {shown.sparsity:.1%} of the weights are zero",
+        f"{shown.misread:,} of {shown.n:,} digits misread, {shown.sparsity:.1%} removed",
         f"The float file misreads {shown.misread_float:,}. {cut.name} loses {cut.removed / cut.size:.1%} of its weights"
         f"{threshold}.",
     )
@@ -416,7 +416,7 @@ def cuts_table(cuts: Sequence[Cut], chosen: str) -> str:
         numbers = "".join(f'<td class="ck-number">{cell}</td>' for cell in cells)
         rows.append(f'<tr{weight}><td title="{html.escape(cut.name)}">{html.escape(cut.name)}</td>{numbers}</tr>')
     head = '<th scope="col">layer</th>' + "".join(
-        f'<th scope="col" class="ck-number">{text}</th>' for text in ("weights", "removed", "up to")
+        f'<th scope="col" class="ck-number">{text}</th>' for text in ("weights", "removed", "up to |w|")
     )
     return f'<table class="ck-table"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
 
@@ -453,8 +453,8 @@ def sizes_table(sizes: tuple[Sizes, Sizes] | None, goal: float | None = None) ->
         )
         rows.append(f"<tr><td>{text}</td>{numbers}<td>{bar}</td></tr>")
     head = (
-        '<th scope="col" style="width:24%">size of the file</th><th scope="col" class="ck-number" style="width:15%">'
-        'bytes</th><th scope="col" class="ck-number" style="width:20%">of the float .tflite</th><th scope="col"></th>'
+        '<th scope="col" style="width:29%">size of the file</th><th scope="col" class="ck-number" style="width:14%">'
+        'bytes</th><th scope="col" class="ck-number" style="width:20%">of float</th><th scope="col"></th>'
     )
     return f'<table class="ck-table"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
 

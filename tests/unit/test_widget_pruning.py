@@ -90,7 +90,7 @@ def slide(control, value) -> None:
 
 def test_the_panel_follows_its_controls(model, few):
     panel = prune_weights(model, few)
-    assert panel.wait_idle(60) and "of 1,500 digits misread, 60.0% of the weights are zero" in panel.status.text
+    assert panel.wait_idle(60) and "of 1,500 digits misread, 60.0% removed" in panel.status.text
     assert panel.result.sizes is not None and f"{panel.result.sizes[0].packed:,}" in panel.sizes.value
     assert "entropy (estimated)" in panel.sizes.value
     slide(panel.amount, 45)
