@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from compresskit.compression import Compressed, compress
-    from compresskit.data import load_idx, load_mnist
+    from compresskit.data import load_data, load_idx, load_mnist
     from compresskit.evaluation import Score, evaluate
     from compresskit.recipe import Factorize, Prune, Quantize, Recipe, Share
     from compresskit.widgets.workbench import Workbench
@@ -28,6 +28,7 @@ _HOMES = {
     "Workbench": "widgets.workbench",
     "compress": "compression",
     "evaluate": "evaluation",
+    "load_data": "data",
     "load_idx": "data",
     "load_mnist": "data",
     "load_model": "zoo",
@@ -45,6 +46,7 @@ __all__ = [
     "Workbench",
     "compress",
     "evaluate",
+    "load_data",
     "load_idx",
     "load_mnist",
     "load_model",
