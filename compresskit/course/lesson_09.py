@@ -280,7 +280,7 @@ GAPS = Exercise(
         ),
         Mistake(_fillers_at_the_end, "The zeros behind the last entry need no code: the length of the row is known."),
     ),
-    praise="Few bits for each gap mean many fillers, many bits are spent on every short gap: somewhere between is best.",
+    praise="Few bits for a gap mean many fillers, many bits are spent on every short gap: somewhere between is best.",
 )
 
 

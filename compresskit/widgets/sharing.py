@@ -55,7 +55,7 @@ class Setting:
     method, start
         As for `Share`.
     pruned
-        Per cent of each layer's weights that are set to zero first.
+        Per cent of all weights that are set to zero first, those of least magnitude.
     """
 
     levels: int = 16
@@ -73,7 +73,7 @@ class Setting:
             levels = self.levels + self.levels % 2
         elif self.method == "powers":
             levels = max(3, self.levels)
-        prune = (Prune(self.pruned / 100),) if self.pruned else ()
+        prune = (Prune(self.pruned / 100, scope="global"),) if self.pruned else ()
         return Recipe(*prune, Share(levels, self.method, start=self.start))
 
 
