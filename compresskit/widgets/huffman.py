@@ -160,7 +160,7 @@ def _streams(
     fixed = max(1, (len(counts) - 1).bit_length())
     plain = symbols.tobytes()
     found = {
-        "codes of one length": -(-fixed * symbols.size // 8),
+        "one length": -(-fixed * symbols.size // 8),
         "Huffman": len(huffman_encode(symbols, lengths)),
         "deflate (zlib)": len(zlib.compress(plain, 9)),
         "bzip2": len(bz2.compress(plain)),
@@ -261,10 +261,11 @@ class HuffmanTree(Panel):
         )  # fmt: skip
         for control in (self.layer, self.levels, self.pruned):
             self._watch(control, self._on_choice)
-        plots = classed(ipywidgets.VBox([self.status, self.chart]), "ck-grow", "ck-stack")
-        controls = classed(ipywidgets.VBox([self.layer, self.levels, self.pruned]), "ck-controls")
+        fields = [classed(ipywidgets.VBox([each]), "ck-card") for each in (self.layer, self.levels, self.pruned)]
+        for each in fields:
+            each.layout.flex = "1 1 180px"
         called = {".ck-layer": "Weights of layer", ".ck-levels": "Shared values", ".ck-pruned": "Pruned before"}
-        self._frame([classed(ipywidgets.HBox([controls, plots]), "ck-row")], called)
+        self._frame([classed(ipywidgets.HBox(fields), "ck-row"), self.status, self.chart], called)
 
     def _on_choice(self, _change: Any) -> None:
         self._live.submit(self.setting)
@@ -317,7 +318,7 @@ def words(setting: Setting, coded: Coded) -> tuple[str, str]:
     return (
         f"Huffman: {coded.bits('Huffman'):.3f} bits a weight; entropy: {coded.floor:.3f}",
         f"{coded.weights:,} weights of {setting.layer}, {len(coded.values)} values, code words of {spread}. "
-        f"Codes of one length: {coded.bits('codes of one length'):.0f} bits",
+        f"Codes of one length: {coded.bits('one length'):.0f} bits",
     )
 
 
@@ -339,18 +340,23 @@ def drawing(coded: Coded) -> dict[str, Any]:
     leaves = [node for node in nodes.values() if node.symbol is not None]
     share = [coded.counts[node.symbol or 0] / coded.weights for node in leaves]
     deepest = max(node.depth for node in leaves)
+    for node in leaves:
+        text = {"text": f"{coded.values[node.symbol or 0]:.2f}", "x": node.x, "y": -node.depth, "showarrow": False}
+        crowded = len(leaves) > 10
+        size = _disc(coded.counts[node.symbol or 0] / coded.weights)
+        marks.append({**text, "yanchor": "top", "yshift": -size / 2 - 1, "textangle": -90 if crowded else 0,
+                      "font": {"size": 11}})  # fmt: skip
     coders = sorted(coded.streams, key=lambda name: -coded.streams[name])
     bits = [coded.bits(name) for name in coders]
     data: list[dict[str, Any]] = [
         {"type": "scatter", "mode": "lines", "x": x, "y": y, "line": {"color": "#8a8a8a", "width": 1.5},
          "hoverinfo": "skip", "name": "branches"},
-        {"type": "scatter", "mode": "markers+text", "x": [node.x for node in leaves],
-         "y": [-node.depth for node in leaves], "name": "values", "textposition": "bottom center",
-         "text": [f"{coded.values[node.symbol or 0]:.2f}" for node in leaves],
-         "textfont": {"size": 11 if len(leaves) <= 10 else 9}, "cliponaxis": False,
+        {"type": "scatter", "mode": "markers", "x": [node.x for node in leaves], "cliponaxis": False,
+         "y": [-node.depth for node in leaves], "name": "values",
+         "text": [f"{coded.values[node.symbol or 0]:.4f}" for node in leaves],
          "customdata": [[node.word, int(coded.counts[node.symbol or 0])] for node in leaves],
          "hovertemplate": "value %{text}: code %{customdata[0]}, %{customdata[1]:,} weights<extra></extra>",
-         "marker": {"color": AFTER, "size": [8 + 30 * math.sqrt(part) for part in share]}},
+         "marker": {"color": AFTER, "opacity": 1, "size": [_disc(part) for part in share]}},
         {"type": "bar", "orientation": "h", "x": bits, "y": coders, "xaxis": "x2", "yaxis": "y2", "name": "coders",
          "marker": {"color": [AFTER if name == "Huffman" else "#8a8a8a" for name in coders]}, "width": 0.6,
          "text": [f"{each:.3f}" for each in bits], "textposition": "outside", "cliponaxis": False,
@@ -358,8 +364,8 @@ def drawing(coded: Coded) -> dict[str, Any]:
     ]  # fmt: skip
     layout = {
         "height": HEIGHT, "showlegend": False, "margin": {"t": 22, "l": 50, "b": 50, "r": 40},
-        "xaxis": {"domain": [0, 0.54], "visible": False, "range": [-0.7, len(leaves) - 0.3]},
-        "yaxis": {"range": [-deepest - 0.7, 0.3], "tickvals": list(range(-deepest, 1)),
+        "xaxis": {"domain": [0, 0.54], "visible": False, "range": [-1.0, len(leaves) - 0.3]},
+        "yaxis": {"range": [-deepest - 0.9, 0.3], "tickvals": list(range(-deepest, 1)),
                   "ticktext": [str(-depth) for depth in range(-deepest, 1)], "title": {"text": "bits"}},
         "xaxis2": {"domain": [0.76, 1], "anchor": "y2", "range": [0, 1.25 * max(bits)], "gridcolor": "#e0e0e0",
                    "zeroline": False, "title": {"text": "bits a weight", "standoff": 8, "font": {"size": 12}}},
@@ -371,6 +377,11 @@ def drawing(coded: Coded) -> dict[str, Any]:
                     "y1": 1, "line": {"dash": "dot", "width": 2, "color": BEFORE}}],
     }  # fmt: skip
     return figure(data, layout)
+
+
+def _disc(share: float) -> float:
+    """Diameter of a value's disc, in pixels: its area grows with the weights that have the value."""
+    return 8 + 30 * math.sqrt(share)
 
 
 def still(picture: Picture, told: tuple[str, str], coded: Coded) -> Picture:
