@@ -33,15 +33,19 @@ class Toolbar(anywidget.AnyWidget):  # type: ignore[misc]
     ----------
     content
         Called when the download is asked for; gives the bytes of the file `file_name`.
+    other
+        The same for a second file, `other_name`, if there is one.
     """
 
     _esm = script("toolbar")
     file_name = traitlets.Unicode("").tag(sync=True)
     download_label = traitlets.Unicode("Download").tag(sync=True)
+    other_name = traitlets.Unicode("").tag(sync=True)
+    other_label = traitlets.Unicode("").tag(sync=True)
     code = traitlets.Unicode("").tag(sync=True)
 
-    def __init__(self, content: Callable[[], bytes]) -> None:
-        self._content = content
+    def __init__(self, content: Callable[[], bytes], other: Callable[[], bytes] | None = None) -> None:
+        self._content, self._other = content, other
         super().__init__()
         self.on_msg(self._on_message)
 
@@ -50,10 +54,13 @@ class Toolbar(anywidget.AnyWidget):  # type: ignore[misc]
         self.send({"type": "say", "text": text})
 
     def _on_message(self, _widget: object, message: dict[str, Any], _buffers: object) -> None:
-        if message.get("type") != "download":
+        asked = message.get("type")
+        if asked not in ("download", "other") or (asked == "other" and self._other is None):
             return
+        name, content = (self.file_name, self._content) if asked == "download" else (self.other_name, self._other)
         try:
-            self.send({"type": "file", "name": self.file_name}, buffers=[self._content()])
+            assert content is not None
+            self.send({"type": "file", "name": name}, buffers=[content()])
         except Exception as error:  # nothing else would show it: messages have no cell to fail in
             self.say(sentence(error))
 

@@ -14,6 +14,8 @@ from compresskit.compression import Compressed, Draft, draft
 from compresskit.data import Split
 from compresskit.evaluation import Score, complete, evaluate, wilson_interval
 from compresskit.litert.inspect import CHANNEL_AXIS, Layer
+from compresskit.litert.runtime import Latency
+from compresskit.pruning.patterns import parse_pattern
 from compresskit.recipe import Prune, Quantize, Recipe
 from compresskit.widgets.live import AbandonedError, Stop
 from compresskit.zoo import Checkpoint
@@ -45,6 +47,12 @@ class Setting:
         Bits of single layers that differ from `weights`; 32 leaves a layer float.
     own_ranges : str
         Ranges of these layers; empty for those of all layers.
+    pattern, importance : str
+        See `Prune`. An N:M pattern has a sparsity of its own.
+    sparsities : tuple of (str, float or None)
+        For every layer its own sparsity, or None for that of all; a layer of 0.0 is left out. Empty: all are alike.
+    model : str
+        Which model the steps are done to: empty for the original, else the label of one that was trained from it.
     """
 
     sparsity: float = 0.0
@@ -57,6 +65,10 @@ class Setting:
     io: str = "same"
     layers: tuple[tuple[str, int], ...] = ()
     own_ranges: str = ""
+    pattern: str = "unstructured"
+    importance: str = "magnitude"
+    sparsities: tuple[tuple[str, float | None], ...] = ()
+    model: str = ""
 
     def recipe(self) -> Recipe:
         """Give the steps that do something; the empty recipe for the original model.
@@ -66,9 +78,7 @@ class Setting:
         ValueError
             If the combination cannot be; the sentence says what to choose.
         """
-        steps: list[Prune | Quantize] = []
-        if self.sparsity > 0:
-            steps.append(Prune(sparsity=self.sparsity, scope=self.scope))
+        steps: list[Prune | Quantize] = list(self.prunes())
         if self._quantizes:
             integers = self.activations < 32
             others = {name: bits for name, bits in self.layers if bits != self.weights}
@@ -86,6 +96,28 @@ class Setting:
             steps.append(step)
         return Recipe(*steps)
 
+    def prunes(self) -> tuple[Prune, ...]:
+        """Give the steps that prune: one for the layers that are alike, and one for each other sparsity."""
+        fixed = parse_pattern(self.pattern).sparsity
+        overall = self.sparsity if fixed is None else fixed
+        wanted: dict[float, tuple[str, ...] | None] = {} if self.sparsities else {overall: None}
+        for name, own in self.sparsities:
+            sparsity = overall if own is None or (fixed is not None and own > 0) else own
+            wanted[sparsity] = (*(wanted.get(sparsity) or ()), name)
+        if len(wanted) == 1:
+            wanted = dict.fromkeys(wanted)  # all layers are alike: none needs to be named
+        return tuple(
+            Prune(
+                None if fixed is not None else sparsity,
+                self.scope if self.pattern == "unstructured" and sparsity == overall else "layer",
+                names,
+                self.importance,
+                self.pattern,
+            )
+            for sparsity, names in wanted.items()
+            if sparsity > 0
+        )
+
     @property
     def _quantizes(self) -> bool:
         """Whether there is anything to quantize."""
@@ -94,9 +126,7 @@ class Setting:
     def describe(self) -> str:
         """Say in a few words what is done to the model."""
         parts = []
-        if self.sparsity > 0:
-            whole = " over the whole network" if self.scope == "global" else ""
-            parts.append(f"{self.sparsity:.0%} pruned{whole}".replace("%", " %"))
+        parts += [self._in_words(step) for step in self.prunes()]
         if self._quantizes:
             grid = f", a scale per {self.granularity}" if self.weights < 16 else ""
             ranges = _RANGES_IN_WORDS[self.ranges]
@@ -108,7 +138,21 @@ class Setting:
                 parts[-1] += _RANGES_IN_WORDS[self.activation_ranges]
             if self.activations < 32 and self.io != "same":
                 parts.append(f"{self.io} in and out")
-        return ", ".join(parts) or "the original"
+        return ", ".join([*([self.model] if self.model else []), *parts]) or "the original"
+
+    def _in_words(self, step: Prune) -> str:
+        """Say what a step takes away, as ``60 % pruned over the whole network``."""
+        share = f"{step.sparsity or 0:.0%}".replace("%", " %")
+        kind = parse_pattern(step.pattern).kind
+        what = {
+            "unstructured": f"{share} pruned",
+            "n:m": f"{step.pattern} pruned",
+            "block": f"{share} pruned in blocks of {step.pattern.removeprefix('block ')}",
+            "channel": f"{share} of the channels removed",
+        }[kind]
+        what += " over the whole network" if step.scope == "global" else ""
+        what += f" by {step.importance}" if step.importance != "magnitude" else ""
+        return f"{what} in {', '.join(step.layers)}" if step.layers else what
 
 
 _RANGES_IN_WORDS = {
@@ -135,12 +179,18 @@ class Point:
         LiteRT's answers on it.
     exact : bool
         False when only the preview digits were read.
+    packed : int or None
+        Bytes of the packed container, if it was asked for.
+    latency : Latency or None
+        Time of a single image with one thread, if it was asked for.
     """
 
     setting: Setting
     compressed: Compressed = field(repr=False)
     score: Score
     exact: bool
+    packed: int | None = None
+    latency: Latency | None = None
 
 
 def preview_of(digits: Split) -> Split:

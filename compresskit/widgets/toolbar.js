@@ -9,11 +9,12 @@ function render({ model, el }) {
   };
   const row = make("div", "ck-toolbar-row");
   const download = make("button", "ck-button ck-primary ck-download");
+  const other = make("button", "ck-button ck-download-other");
   const copy = make("button", "ck-button ck-copy", "Copy the recipe as Python");
   const note = make("span", "ck-note ck-toolbar-note");
   note.setAttribute("role", "status");
-  for (const button of [download, copy]) button.type = "button";
-  row.append(download, copy, note);
+  for (const button of [download, other, copy]) button.type = "button";
+  row.append(download, other, copy, note);
   const code = make("textarea", "ck-code");
   code.readOnly = true;
   code.rows = 7;
@@ -27,6 +28,9 @@ function render({ model, el }) {
   const update = () => {
     download.textContent = model.get("download_label");
     download.disabled = !model.get("file_name");
+    other.textContent = model.get("other_label");
+    other.hidden = !model.get("other_label");
+    other.disabled = !model.get("other_name");
     code.value = model.get("code");
     code.rows = Math.max(3, code.value.split("\n").length);
   };
@@ -39,6 +43,7 @@ function render({ model, el }) {
   };
 
   download.addEventListener("click", () => model.send({ type: "download" }));
+  other.addEventListener("click", () => model.send({ type: "other" }));
   const receive = (message, buffers) => {
     if (message.type === "say") say(message.text);
     if (message.type !== "file") return;

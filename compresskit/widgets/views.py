@@ -20,7 +20,7 @@ from compresskit.widgets.style import AFTER, BEFORE, CURRENT
 
 ACCURACY_TICKS: Final = (0.0, 50.0, 80.0, 90.0, 95.0, 98.0, 99.0, 99.5, 99.8, 99.9, 99.95)
 _LOW_ENDS: Final = (95.0, 80.0, 50.0, 0.0)  # the accuracy axis reaches down to one of these, so that it seldom moves
-SIZE_TICKS: Final = tuple(step * 10**power for power in range(7) for step in (1, 2, 5))
+SIZE_TICKS: Final = tuple(float(f"{step}e{power}") for power in range(-4, 7) for step in (1, 2, 5))
 SHOWN_DIGITS: Final = 40
 NOTHING_MISREAD: Final = "None: it reads every digit that the original reads."
 
@@ -58,6 +58,10 @@ class Mark:
         Whether these are all the digits.
     label : str
         What was done to the model.
+    at : float or None
+        Place on the axis of sizes, where that shows something else than kB of the file.
+    trained : bool
+        Whether the model was trained for it.
     """
 
     size: int
@@ -67,6 +71,13 @@ class Mark:
     n: int
     exact: bool
     label: str
+    at: float | None = None
+    trained: bool = False
+
+    @property
+    def across(self) -> float:
+        """Place on the axis of sizes."""
+        return self.size / 1000 if self.at is None else self.at
 
     @property
     def error(self) -> float:
@@ -83,7 +94,15 @@ class Mark:
         )
 
 
-def tradeoff_figure(original: Mark | None, marks: Sequence[Mark], current: Mark | None, axis: str) -> dict[str, Any]:
+def tradeoff_figure(
+    original: Mark | None,
+    marks: Sequence[Mark],
+    current: Mark | None,
+    axis: str,
+    *,
+    unit: str = "kB",
+    misread_of: int = 0,
+) -> dict[str, Any]:
     """Plot size against accuracy.
 
     The accuracy axis is stretched towards 100 %: its unit is the logarithm of the error, so that 98.9 % and 99.0 % stay
@@ -99,14 +118,20 @@ def tradeoff_figure(original: Mark | None, marks: Sequence[Mark], current: Mark 
         Where the sliders stand: a ring.
     axis
         Title of the axis of sizes.
+    unit
+        Of the axis of sizes.
+    misread_of
+        Name the marks of the other axis by misread digits of so many; 0: by accuracy.
 
     Returns
     -------
     dict
-        For `Chart`. Trace 0 is the original, 1 the exact points, 2 the previews, 3 the ring; ``y`` is the error in per
-        cent, ``customdata`` holds ``[position in marks, accuracy]``.
+        For `Chart`. Trace 0 is the original, 1 the exact points, 2 the previews, 3 the ring, and 4, if there are any,
+        the exact points of trained models; ``y`` is the error in per cent, ``customdata`` holds ``[position in marks,
+        accuracy]``.
     """
-    exact = [(place, mark) for place, mark in enumerate(marks) if mark.exact]
+    exact = [(place, mark) for place, mark in enumerate(marks) if mark.exact and not mark.trained]
+    trained = [(place, mark) for place, mark in enumerate(marks) if mark.exact and mark.trained]
     hollow = [(place, mark) for place, mark in enumerate(marks) if not mark.exact]
     base = original.size if original else 1
     traces = [
@@ -119,6 +144,8 @@ def tradeoff_figure(original: Mark | None, marks: Sequence[Mark], current: Mark 
     ]
     traces[2]["marker"]["line"] = {"width": 2}
     traces[3]["marker"]["line"] = {"width": 2.5}
+    if trained:
+        traces.append(_marks("all digits, trained", trained, base, AFTER, "diamond", 13))
     every = [mark for mark in (original, current, *marks) if mark is not None]
     low, high = size_range(every)
     bottom, top = error_range(every)
@@ -126,22 +153,41 @@ def tradeoff_figure(original: Mark | None, marks: Sequence[Mark], current: Mark 
         "xaxis": {
             "type": "log", "range": [math.log10(low), math.log10(high)], "title": {"text": axis},
             "tickvals": [tick for tick in SIZE_TICKS if low <= tick <= high],
-            "ticktext": [f"{tick:,} kB" for tick in SIZE_TICKS if low <= tick <= high],
+            "ticktext": [f"{_number(tick)} {unit}" for tick in SIZE_TICKS if low <= tick <= high],
         },
         "yaxis": {
             "type": "log", "range": [math.log10(bottom), math.log10(top)],
-            "title": {"text": "accuracy (stretched towards 100 %)"},
-            "tickvals": [100 - tick for tick in ACCURACY_TICKS],
-            "ticktext": [f"{tick:g} %" for tick in ACCURACY_TICKS],
+            **(_misread_axis(misread_of) if misread_of else _ACCURACY_AXIS),
         },
         "margin": {"l": 66, "r": 30, "t": 34, "b": 46},
     }  # fmt: skip
     return figure(traces, layout)
 
 
+_ACCURACY_AXIS: Final = {
+    "title": {"text": "accuracy (stretched towards 100 %)"},
+    "tickvals": [100 - tick for tick in ACCURACY_TICKS],
+    "ticktext": [f"{tick:g} %" for tick in ACCURACY_TICKS],
+}
+
+
+def _number(tick: float) -> str:
+    return f"{tick:,.0f}" if tick >= 1 else f"{tick:g}"
+
+
+def _misread_axis(n: int) -> dict[str, Any]:
+    """Name errors in per cent by the digits that they are, of so many."""
+    counts = [count for count in SIZE_TICKS if 1 <= count <= n]
+    return {
+        "title": {"text": f"digits misread, of {n:,}"},
+        "tickvals": [100 * count / n for count in counts],
+        "ticktext": [_number(count) for count in counts],
+    }
+
+
 def size_range(marks: Sequence[Mark]) -> tuple[float, float]:
-    """Choose the ends of the axis of sizes, in kB: from a twentieth of the original, and farther only where needed."""
-    sizes = [mark.size / 1000 for mark in marks] or [1.0]
+    """Choose the ends of the axis of sizes: from a twentieth of the original, and farther only where needed."""
+    sizes = [mark.across for mark in marks] or [1.0]
     return min(max(sizes) / 20, min(sizes) * 0.8), max(sizes) * 1.3
 
 
@@ -157,7 +203,7 @@ def _marks(
 ) -> dict[str, Any]:
     return {
         "type": "scatter", "mode": "markers", "name": name,
-        "x": [mark.size / 1000 for _, mark in places],
+        "x": [mark.across for _, mark in places],
         "y": [mark.error for _, mark in places],
         "customdata": [[place, mark.accuracy] for place, mark in places],
         "text": [mark.hover(original) for _, mark in places],
@@ -332,7 +378,7 @@ def tradeoff_picture(original: Mark, marks: Sequence[Mark], axis: str, width: fl
     for tick in SIZE_TICKS:
         if low <= tick <= high:
             made.line([(across(tick), upper), (across(tick), lower)], stroke="grid")
-            made.text(across(tick), lower + 17, f"{tick:,} kB", anchor="middle", size=11, ink="muted")
+            made.text(across(tick), lower + 17, f"{_number(tick)} kB", anchor="middle", size=11, ink="muted")
     for accuracy in ACCURACY_TICKS:
         if top <= 100 - accuracy <= bottom:
             made.line([(left, down(100 - accuracy)), (right, down(100 - accuracy))], stroke="grid")
@@ -342,7 +388,8 @@ def tradeoff_picture(original: Mark, marks: Sequence[Mark], axis: str, width: fl
         made.mark(left + 8 + 90 * place, 13, shape, 12, ink)  # type: ignore[arg-type]
         made.text(left + 20 + 90 * place, 17, name, size=12)
     for mark in marks:
-        made.mark(across(mark.size / 1000), down(mark.error), "disc" if mark.exact else "circle", 11, "after")
+        shape = ("diamond" if mark.trained else "disc") if mark.exact else "circle"
+        made.mark(across(mark.size / 1000), down(mark.error), shape, 11, "after")  # type: ignore[arg-type]
     made.mark(across(original.size / 1000), down(original.error), "star", 17, "before")
     return made
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import html
 from collections import OrderedDict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -14,9 +16,13 @@ from numpy.typing import NDArray
 from compresskit.compression import Compressed, Draft, draft
 from compresskit.data import Digits, Split, load_mnist
 from compresskit.evaluation import Score
+from compresskit.litert.inspect import layers as layers_of
+from compresskit.litert.runtime import latency
+from compresskit.pruning.patterns import parse_pattern
 from compresskit.recipe import Recipe
 from compresskit.widgets import views
 from compresskit.widgets.figures import Chart
+from compresskit.widgets.jobs import Job, Trained, Training
 from compresskit.widgets.layer_by_layer import BITS, Choice, LayerByLayer
 from compresskit.widgets.live import Live, Outcome, Stop, sentence
 from compresskit.widgets.panel import (
@@ -41,6 +47,7 @@ from compresskit.widgets.points import (
     read_digits,
     view_weights,
 )
+from compresskit.widgets.training_tab import TrainingTab, Wish
 from compresskit.widgets.views import Mark, kilobytes, percent, times_smaller
 from compresskit.zoo import Checkpoint, load_model
 
@@ -62,8 +69,42 @@ ACTIVATION_RANGES: Final = (
 )  # fmt: skip
 INTERFACES: Final = (("as inside", "same"), ("uint8", "uint8"), ("float", "float32"))
 LAYER_BITS: Final = (("as all", 0), ("2", 2), ("4", 4), ("8", 8), ("float", 32))
-AXES: Final = (("of the file", "file"), ("of the file, zipped", "zipped"))
-AXIS_TITLES: Final = {"file": "size of the file", "zipped": "size of the file, zipped (DEFLATE)"}
+PATTERNS: Final = (
+    ("single weights", "unstructured"), ("2 of 4 stay", "2:4"), ("1 of 4 stays", "1:4"),
+    ("blocks of 1 x 4", "block 1x4"), ("blocks of 4 x 4", "block 4x4"), ("channels, removed", "channel"),
+)  # fmt: skip
+IMPORTANCES: Final = (
+    ("the largest", "magnitude"), ("the largest times its input", "activation"),
+    ("what the loss needs (gradient)", "gradient"), ("by lot", "random"),
+)  # fmt: skip
+AS_ALL: Final = -1.0
+OWN_SPARSITIES: Final = (("as all", AS_ALL), *((f"{share} %", share / 100) for share in range(99)))
+
+
+@dataclass(frozen=True)
+class Axis:
+    """What the plot shows from left to right: its name in the list, the title of the axis, and the unit."""
+
+    name: str
+    title: str
+    unit: str
+
+
+AXES: Final = {
+    "file": Axis("bytes of the file", "size of the file", "kB"),
+    "zipped": Axis("bytes, zipped", "size of the file, zipped (DEFLATE)", "kB"),
+    "packed": Axis("bytes, packed", "size of the packed container", "kB"),
+    "macs": Axis("multiplications", "multiply-accumulates for one digit", "M"),
+    "latency": Axis("latency here", "time of one digit, one thread of this machine", "µs"),
+}
+UPWARD: Final = (("accuracy", "accuracy"), ("digits misread", "misread"))
+NO_MODEL: Final = ""
+ALWAYS: Final = ("model", "sparsity", "pattern", "weights", "activations")
+GRID: Final = ("granularity", "ranges", "activation_ranges", "io")
+HELD: Final = 0.05
+"""A layer with more zeros than this was pruned; a few come of themselves."""
+Place = tuple[str, Recipe]
+ORIGINAL_PLACE: Final[Place] = (NO_MODEL, Recipe())
 NO_POINT: Final = ("choose a point of the plot", "")
 REMEMBERED_FILES: Final = 8
 
@@ -80,8 +121,8 @@ class Visit:
         What was done.
     size : int
         Bytes of the file.
-    deflated : int or None
-        Bytes of the file in an archive; None until it was computed.
+    measured : mapping of str to float
+        Place on each axis of `AXES` that was asked for, in its unit.
     accuracy, interval, n : float, (float, float), int
         As in `Score`.
     exact : bool
@@ -91,16 +132,34 @@ class Visit:
     setting: Setting
     recipe: Recipe
     size: int
-    deflated: int | None
+    measured: Mapping[str, float]
     accuracy: float
     interval: tuple[float, float]
     n: int
     exact: bool
 
     def mark(self, axis: str) -> Mark:
-        """Place the point on the plot, its size that of the file or of the archive."""
-        size = self.size if axis == "file" or self.deflated is None else self.deflated
-        return Mark(size, self.accuracy, *self.interval, self.n, self.exact, self.setting.describe())
+        """Place the point on the plot; on an axis that was not measured, where the file's size would be."""
+        return Mark(
+            self.size, self.accuracy, *self.interval, self.n, self.exact, self.setting.describe(),
+            self.measured.get(axis), bool(self.setting.model),
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model that the steps can be done to.
+
+    Attributes
+    ----------
+    checkpoint : Checkpoint
+        The model.
+    code : tuple of str
+        Lines of Python that make it of the original.
+    """
+
+    checkpoint: Checkpoint
+    code: tuple[str, ...] = ()
 
 
 class Workbench(Panel):
@@ -118,6 +177,10 @@ class Workbench(Panel):
 
     Attributes
     ----------
+    checkpoint : Checkpoint
+        The original.
+    models : mapping of str to Model
+        The original, called "", and what was trained here, by the label in the list of models.
     setting : Setting
         Where the controls stand.
     point : Point or None
@@ -152,12 +215,15 @@ class Workbench(Panel):
         self._check_fit()
         self._sample = preview_of(self.test)
         self._references: dict[bool, Score] = {}
-        self._files: OrderedDict[Recipe, Draft] = OrderedDict()
+        self.models: dict[str, Model] = {NO_MODEL: Model(self.checkpoint)}
+        self._original: dict[str, float] = {}
+        self._trained_from = NO_MODEL
+        self._files: OrderedDict[tuple[str, Recipe], Draft] = OrderedDict()
         self._previewed: Score | None = None
-        self._visits: OrderedDict[Recipe, Visit] = OrderedDict()
-        self._curves: list[list[Recipe]] = [[], [], [], []]
+        self._visits: OrderedDict[Place, Visit] = OrderedDict()
+        self._curves: list[list[Place]] = [[], [], [], [], []]
         self._moving = False
-        self._weights_shown: tuple[Recipe, str] | None = None
+        self._weights_shown: tuple[Place, str] | None = None
         self.point: Point | None = None
         self._build(setting or Setting())
         live: Live[Setting, Point] = Live(
@@ -166,7 +232,7 @@ class Workbench(Panel):
             self._on_result,
             self._on_error,
             on_start=self._on_start,
-            key=Setting.recipe,
+            key=_place,
             lock=self.lock,
         )
         self._live = live
@@ -198,20 +264,26 @@ class Workbench(Panel):
         return self._compute(setting, self.test, True, stop)
 
     def _compute(self, setting: Setting, digits: Split, exact: bool, stop: Stop) -> Point:
+        model, axis = self.models[setting.model].checkpoint, self._axis.value
         point = compute_point(
-            self.checkpoint, setting, digits, self.calibration, exact=exact, stop=stop, make=self._file,
-            squeeze=exact or self._axis.value == "zipped", preview=self._previewed,
+            model, setting, digits, self.calibration, exact=exact, stop=stop, make=self._file,
+            squeeze=exact or axis == "zipped", preview=self._previewed,
         )  # fmt: skip
         self._previewed = None if exact else point.score
+        if axis == "packed":
+            point = replace(point, packed=point.compressed.packed_size)
+        elif axis == "latency":
+            point = replace(point, latency=latency(point.compressed.tflite, self.test.images[:1]))
         return point
 
     def _file(self, checkpoint: Checkpoint, recipe: Recipe, calibration: Split | None) -> Draft:
         """Compress, or take the file that the preview made a moment ago."""
-        if recipe not in self._files:
-            self._files[recipe] = draft(checkpoint, recipe, calibration)
+        key = (checkpoint.digest, recipe)
+        if key not in self._files:
+            self._files[key] = draft(checkpoint, recipe, calibration)
             while len(self._files) > REMEMBERED_FILES:
                 self._files.popitem(last=False)
-        return self._files[recipe]
+        return self._files[key]
 
     def _reference(self, exact: bool, stop: Stop) -> Score:
         """Score the original, once."""
@@ -223,10 +295,13 @@ class Workbench(Panel):
 
     def _build(self, setting: Setting) -> None:
         self._controls: dict[str, Any] = {
+            "model": list_of("Model", [("the original", NO_MODEL)], NO_MODEL, "ck-model"),
             "sparsity": number_slider("Weights set to zero", 0, 0.98, 0.01, setting.sparsity, "ck-sparsity", ".0%"),
-            "scope": choice_of("Zero the smallest of", SCOPES, setting.scope, "ck-scope"),
+            "pattern": list_of("What goes", PATTERNS, setting.pattern, "ck-pattern"),
             "weights": slider_of("Bits of a weight", WEIGHTS, setting.weights, "ck-weights"),
             "activations": choice_of("Bits between the layers", ACTIVATIONS, setting.activations, "ck-activations"),
+            "importance": list_of("What stays", IMPORTANCES, setting.importance, "ck-importance"),
+            "scope": choice_of("Zero the smallest of", SCOPES, setting.scope, "ck-scope"),
             "granularity": choice_of("One scale for", GRANULARITIES, setting.granularity, "ck-granularity"),
             "ranges": list_of("Range of the grid", RANGES, setting.ranges, "ck-ranges"),
             "activation_ranges": list_of(
@@ -234,16 +309,24 @@ class Workbench(Panel):
             ),
             "io": choice_of("In and out of the file", INTERFACES, setting.io, "ck-io"),
         }
+        self._own_sparsities = {
+            layer.name: slider_of(layer.name, OWN_SPARSITIES, AS_ALL, f"ck-own-sparsity-{place}")
+            for place, layer in enumerate(self.checkpoint.layers)
+        }
+        self._put_sparsities(setting)
         self._layer_bits, self._own_ranges = dict(setting.layers), setting.own_ranges
-        for control in self._controls.values():
+        for control in (*self._controls.values(), *self._own_sparsities.values()):
             self._watch(control, self._on_control)
         self._status = Status()
-        self._axis = choice_of("Size in the plot", AXES, "file", "ck-axis")
-        self._watch(self._axis, self._on_axis)
+        self._axis = list_of("From left to right", [(axis.name, key) for key, axis in AXES.items()], "file", "ck-axis")
+        self._upward = choice_of("Upward", UPWARD, "accuracy", "ck-upward")
+        for control in (self._axis, self._upward):
+            self._watch(control, self._on_axis)
+        self._training = TrainingTab(self._begin_training, self._on_trained, self.lock)
         self._back = list_of("Go back to", [NO_POINT], NO_POINT[1], "ck-back")
         self._watch(self._back, self._on_back)
         self._tradeoff = Chart(
-            views.tradeoff_figure(None, [], None, AXIS_TITLES["file"]), height=520, lock=self.lock,
+            views.tradeoff_figure(None, [], None, AXES["file"].title), height=520, lock=self.lock,
             label="Plot of size against accuracy; the list below it names the same points",
         )  # fmt: skip
         self._tradeoff.on_click(self._on_click)
@@ -264,7 +347,7 @@ class Workbench(Panel):
         self._detail_box = classed(ipywidgets.VBox([]), "ck-stack")
         self._detail_button = button_of("Layer by layer", "ck-detail")
         self._detail_button.on_click(lambda _: self._toggle_detail())
-        self._toolbar = Toolbar(self._download)
+        self._toolbar = Toolbar(self._download, self._download_packed)
         clear = button_of("Clear the plot", "ck-clear")
         reset = button_of("Back to the original", "ck-original")
         clear.on_click(lambda _: self.clear())
@@ -272,8 +355,7 @@ class Workbench(Panel):
         self._frame(self._rows(clear, reset), self._names())
 
     def _rows(self, clear: Any, reset: Any) -> list[Any]:
-        rule = markup('<hr class="ck-rule">')
-        controls = classed(ipywidgets.VBox([*self._controls.values(), rule, self._axis, self._back]), "ck-controls")
+        controls = classed(ipywidgets.VBox([*(self._controls[name] for name in ALWAYS), self._tabs()]), "ck-controls")
         plot = classed(ipywidgets.VBox([self._status, self._tradeoff]), "ck-grow", "ck-stack")
         cards = [
             [_heading("Bytes by layer", _LEGEND), self._table],
@@ -297,11 +379,35 @@ class Workbench(Panel):
             self._detail_box,
         ]
 
+    def _tabs(self) -> Any:
+        """Put the rarer controls one behind another, in a space of a fixed height."""
+        layers = classed(
+            ipywidgets.VBox([markup('<div class="ck-note">Each layer</div>'), *self._own_sparsities.values()]), "ck-tab"
+        )
+        tabs = {
+            "Prune": ipywidgets.VBox([self._controls["importance"], self._controls["scope"], layers]),
+            "Grid": ipywidgets.VBox([self._controls[name] for name in GRID]),
+            "Train": self._training.box,
+            "Plot": ipywidgets.VBox([self._axis, self._upward, self._back]),
+        }
+        for tab in tabs.values():
+            classed(tab, "ck-tab")
+        return classed(ipywidgets.Tab(list(tabs.values()), titles=tuple(tabs)), "ck-tabs")
+
     def _names(self) -> dict[str, str]:
+        own = {
+            f".ck-own-sparsity-{place}": f"Weights of {name} set to zero"
+            for place, name in enumerate(self._own_sparsities)
+        }
         return {
+            **own, ".ck-model": "Model that the steps are done to", ".ck-pattern": "What goes: the pattern",
+            ".ck-importance": "What stays: the importance", ".ck-upward": "What the plot shows upward",
+            ".ck-train-kind": "What the training makes the model live with", ".ck-epochs": "Epochs",
+            ".ck-rate": "Learning rate", ".ck-teacher": "Teacher",
             ".ck-sparsity": "Weights set to zero", ".ck-scope": "Zero the smallest weights of",
             ".ck-weights": "Bits of a weight", ".ck-activations": "Bits between the layers",
-            ".ck-granularity": "One scale for", ".ck-ranges": "Range of the grid", ".ck-axis": "Size in the plot",
+            ".ck-granularity": "One scale for", ".ck-ranges": "Range of the grid",
+            ".ck-axis": "What the plot shows from left to right",
             ".ck-activation-ranges": "Range of activations", ".ck-io": "In and out of the file",
             ".ck-layer-bits": "Bits of this layer",
             ".ck-back": "Go back to a point of the plot", ".ck-layer": "Layer whose weights are shown",
@@ -324,8 +430,29 @@ class Workbench(Panel):
         values = {name: control.value for name, control in self._controls.items()}
         layers = tuple((name, bits) for name, bits in self._layer_bits.items() if bits and bits != values["weights"])
         return Setting(
-            **{**values, "sparsity": round(float(values["sparsity"]), 4)}, layers=layers, own_ranges=self._own_ranges
+            **{**values, "sparsity": round(float(values["sparsity"]), 4)},
+            layers=layers,
+            own_ranges=self._own_ranges,
+            sparsities=self._sparsities(values["model"], values["pattern"]),
         )
+
+    def _sparsities(self, model: str, pattern: str) -> tuple[tuple[str, float | None], ...]:
+        """Read the sliders of single layers; a layer that the pattern does not fit is left out."""
+        unfit = _unfit(self.models[model].checkpoint.tflite, pattern)
+        own = {name: slider.value for name, slider in self._own_sparsities.items()}
+        if not unfit and all(value == AS_ALL for value in own.values()):
+            return ()
+        return tuple(
+            (name, 0.0 if name in unfit else None if value == AS_ALL else float(value)) for name, value in own.items()
+        )
+
+    def _put_sparsities(self, setting: Setting) -> None:
+        """Put the sliders of single layers where a setting has them."""
+        own = dict(setting.sparsities)
+        unfit = _unfit(self.models[setting.model].checkpoint.tflite, setting.pattern)
+        for name, slider in self._own_sparsities.items():
+            value = None if name in unfit else own.get(name)
+            slider.value = AS_ALL if value is None else round(value, 2)
 
     @property
     def points(self) -> tuple[Visit, ...]:
@@ -347,6 +474,7 @@ class Workbench(Panel):
         try:
             for name, control in self._controls.items():
                 control.value = getattr(setting, name)
+            self._put_sparsities(setting)
             self._layer_bits, self._own_ranges = dict(setting.layers), setting.own_ranges
             self._own_bits.value = self._layer_bits.get(self._layer.value, 0)
         finally:
@@ -356,18 +484,24 @@ class Workbench(Panel):
     def clear(self) -> None:
         """Take all points but the original and the current one off the plot."""
         with self.lock:
-            current = self.point.compressed.recipe if self.point else None
-            for recipe in [recipe for recipe in self._visits if recipe != current]:
-                del self._visits[recipe]
+            current = _place(self.point.setting) if self.point else None
+            for place in [place for place in self._visits if place != current]:
+                del self._visits[place]
             self._draw_tradeoff()
 
     def _on_control(self, _change: Any) -> None:
+        self._controls["sparsity"].disabled = parse_pattern(self._controls["pattern"].value).sparsity is not None
         if not self._moving and not self.closed:
             self._live.submit(self.setting)
 
     def _on_axis(self, _change: Any) -> None:
         with self.lock:
             self._draw_tradeoff()
+            place = _place(self.point.setting) if self.point else None
+            measured = place is None or place not in self._visits or self._axis.value in self._visits[place].measured
+        if not measured and not self.closed:  # the file is there, but nobody has asked it for this yet
+            self._live.forget()
+            self._live.submit(self.setting)
 
     def _on_layer(self, _change: Any) -> None:
         self._moving = True
@@ -394,7 +528,7 @@ class Workbench(Panel):
             self._detail, self._detail_box.children = None, ()
             self._detail_button.description = "Layer by layer"
             return
-        self._detail = LayerByLayer(self.checkpoint, self._data, choice=self._choice_of(self.setting))
+        self._detail = LayerByLayer(self._model, self._data, choice=self._choice_of(self.setting))
         use = button_of("Use these bits above", "ck-use-bits", primary=True)
         use.on_click(lambda _: self._use_bits())
         self._detail_box.children = (self._detail.box, use)
@@ -403,7 +537,7 @@ class Workbench(Panel):
     def _choice_of(self, setting: Setting) -> Choice:
         """Say in the terms of the view what the controls say; widths that it does not offer become 8."""
         own = dict(setting.layers)
-        widths = [(layer.name, own.get(layer.name, setting.weights)) for layer in self.checkpoint.layers]
+        widths = [(layer.name, own.get(layer.name, setting.weights)) for layer in self._model.layers]
         offered = {bits for _, bits in BITS}
         return Choice(tuple((name, bits if bits in offered else 8) for name, bits in widths), setting.activations)
 
@@ -427,8 +561,83 @@ class Workbench(Panel):
             )
         )
 
+    @property
+    def _model(self) -> Checkpoint:
+        """The model that the steps are done to now."""
+        return self.models[self._controls["model"].value].checkpoint
+
+    # -- training ----------------------------------------------------------------------------------------------
+
+    def train(self, kind: str = "fine-tune", *, epochs: int = 2) -> None:
+        """Start a training, as the button does.
+
+        Parameters
+        ----------
+        kind
+            "fine-tune": what the controls prune, trained; "quantize": with the rounding that they ask for; "distill".
+        epochs
+            How often each training digit is seen, 1 to 10.
+        """
+        self._training.kind.value, self._training.epochs.value = kind, epochs
+        self._training.start()
+
+    def _begin_training(self, wish: Wish, job: Job) -> None:
+        """Start what is wished for, of the model and the setting that the controls show."""
+        if self.closed:
+            raise ValueError("This workbench was closed; run its cell again to get a live one.")
+        if isinstance(self._data, Split):
+            raise ValueError("Training needs digits of its own: make the workbench with Digits, not with a Split.")
+        setting = self.setting
+        training = self._wanted(wish, setting)
+        job.start(self.models[setting.model].checkpoint, training, self._data)
+        self._trained_from = setting.model
+
+    def _wanted(self, wish: Wish, setting: Setting) -> Training:
+        settings = {"epochs": wish.epochs, "learning_rate": wish.learning_rate}
+        if wish.kind == "fine-tune":
+            return Training("fine-tune", Recipe(*setting.prunes()), settings)
+        if setting.prunes():
+            raise ValueError(
+                "The controls prune, which this training does not: fine-tune first, or set nothing to zero."
+            )
+        if wish.kind == "distill":
+            teacher = load_model(wish.teacher) if wish.teacher else self.checkpoint
+            return Training("distill", Recipe(), settings, teacher)
+        if any(layer.sparsity > HELD for layer in self.models[setting.model].checkpoint.layers):
+            raise ValueError(
+                "This model holds zeros, and training with rounding would lose them; distil or fine-tune it."
+            )
+        step = setting.recipe().quantize
+        if step is None:
+            raise ValueError("The weights are float: choose 8 bits or fewer, so that there is rounding to live with.")
+        return Training("quantize", Recipe(step), settings)
+
+    def _on_trained(self, result: Trained) -> str:
+        """Take a trained model in, and put the controls on it; the lock is held."""
+        training = result.training
+        name = {"fine-tune": "fine-tuned", "quantize": "trained with rounding", "distill": "distilled"}[training.kind]
+        label = f"{name} {sum(each.startswith(name) for each in self.models) + 1}"
+        shown = self.setting.model
+        earlier = self.models[self._trained_from].code
+        self.models[label] = Model(result.checkpoint, (*earlier, *_code_of(training)))
+        options = [(each or "the original", each) for each in self.models]
+        self._moving = True
+        try:
+            self._controls["model"].options = options
+            self._controls["model"].value = shown
+        finally:
+            self._moving = False
+        changed: dict[str, Any] = {"model": label}
+        if training.kind == "fine-tune":
+            changed |= {"sparsity": 0.0, "pattern": "unstructured", "sparsities": ()}
+        elif training.kind == "quantize":
+            changed |= {"ranges": "minmax", "own_ranges": ""}  # the trained weights lie on the grid that reaches so far
+        self.move_to(replace(self.setting, **changed))
+        return f"{'Cancelled early' if result.cancelled else 'Trained'}: now on {label!r}"
+
     def close(self) -> None:
-        """End the threads of the workbench, and of the view of single layers."""
+        """End the threads of the workbench, of the view of single layers, and a training that is under way."""
+        self._training.close()
         if self._detail is not None:
             self._detail.close()
         super().close()
@@ -441,8 +650,8 @@ class Workbench(Panel):
 
     def _on_click(self, curve: int, place: int) -> None:
         with self.lock:
-            recipes = self._curves[curve] if curve < len(self._curves) else []
-            visit = self._visits.get(recipes[place]) if place < len(recipes) else None
+            places = self._curves[curve] if curve < len(self._curves) else []
+            visit = self._visits.get(places[place]) if place < len(places) else None
         if curve == 0:
             self.move_to(ORIGINAL)
         elif visit is not None:
@@ -453,6 +662,17 @@ class Workbench(Panel):
             if self.point is None:
                 raise ValueError("There is no file yet; wait for the first point.")
             return self.point.compressed.tflite
+
+    def _download_packed(self) -> bytes:
+        with self.lock:
+            if self.point is None:
+                raise ValueError("There is no file yet; wait for the first point.")
+            compressed = self.point.compressed
+        return compressed.pack()
+
+    def wait_idle(self, timeout: float | None = None) -> bool:
+        """Wait until a training, if any, has ended, and everything asked for is shown."""
+        return self._training.job.wait(timeout) and super().wait_idle(timeout)
 
     # -- what comes back, on the worker thread, the lock held ----------------------------------------------------
 
@@ -480,32 +700,37 @@ class Workbench(Panel):
         self._draw_rest(current)
 
     def _visit(self, point: Point) -> None:
-        recipe = point.compressed.recipe
-        if not recipe.steps:
+        place = _place(point.setting)
+        if place == ORIGINAL_PLACE:
             return  # the star is there already
-        earlier = self._visits.get(recipe)
+        earlier = self._visits.get(place)
         if earlier is not None and earlier.exact and not point.exact:
             return
-        deflated = point.compressed.__dict__.get("deflated_size")  # only if it was asked for: it takes a while
         size, score = point.compressed.size, point.score
-        self._visits[recipe] = Visit(
-            point.setting, recipe, size, deflated, score.accuracy, score.interval, score.n, point.exact
+        measured = _measured(point) if earlier is None else {**earlier.measured, **_measured(point)}
+        self._visits[place] = Visit(
+            point.setting, point.compressed.recipe, size, measured, score.accuracy, score.interval, score.n, point.exact
         )
 
     def _draw_tradeoff(self) -> None:
         axis = self._axis.value
-        visits = list(self._visits.values())
-        if axis == "zipped":
-            visits = [visit for visit in visits if visit.deflated is not None]
+        visits = [visit for visit in self._visits.values() if axis in visit.measured]
+        drawn = [(bool(visit.setting.model), visit.exact, _place(visit.setting)) for visit in visits]
         self._curves = [
             [],
-            [visit.recipe for visit in visits if visit.exact],
-            [visit.recipe for visit in visits if not visit.exact],
+            [place for trained, exact, place in drawn if exact and not trained],
+            [place for _, exact, place in drawn if not exact],
             [],
+            [place for trained, exact, place in drawn if exact and trained],
         ]
         self._tradeoff.show(
             views.tradeoff_figure(
-                self._star(axis), [visit.mark(axis) for visit in visits], self._ring(axis), AXIS_TITLES[axis]
+                self._star(axis),
+                [visit.mark(axis) for visit in visits],
+                self._ring(axis),
+                AXES[axis].title,
+                unit=AXES[axis].unit,
+                misread_of=len(self.test) if self._upward.value == "misread" else 0,
             )
         )
 
@@ -514,18 +739,31 @@ class Workbench(Panel):
         score = self._references.get(exact)
         if score is None:
             return None
-        size = self.checkpoint.size if axis == "file" else self.checkpoint.deflated_size
-        return Mark(size, score.accuracy, *score.interval, score.n, exact, "the original")
+        at = self._original_at(axis)
+        return Mark(self.checkpoint.size, score.accuracy, *score.interval, score.n, exact, "the original", at)
+
+    def _original_at(self, axis: str) -> float:
+        """Measure the original on an axis, once."""
+        if axis not in self._original:
+            original = Compressed(self.checkpoint.tflite, Recipe(), self.checkpoint)
+            if axis == "packed":
+                self._original[axis] = original.packed_size / 1000
+            elif axis == "latency":
+                self._original[axis] = latency(original.tflite, self.test.images[:1]).median * 1e6
+            elif axis == "macs":
+                self._original[axis] = _macs(original)
+            else:
+                self._original[axis] = (original.size if axis == "file" else self.checkpoint.deflated_size) / 1000
+        return self._original[axis]
 
     def _ring(self, axis: str) -> Mark | None:
         if self.point is None:
             return None
-        if not self.point.compressed.recipe.steps:
+        place = _place(self.point.setting)
+        if place == ORIGINAL_PLACE:
             return self._star(axis)
-        visit = self._visits.get(self.point.compressed.recipe)
-        if visit is None or (axis == "zipped" and visit.deflated is None):
-            return None
-        return visit.mark(axis)
+        visit = self._visits.get(place)
+        return visit.mark(axis) if visit is not None and axis in visit.measured else None
 
     def _draw_rest(self, current: bool) -> None:
         """Draw what takes longer than the plot, unless the hand is on its way already."""
@@ -540,7 +778,10 @@ class Workbench(Panel):
         self._strip.value = views.misread_strip(digits, wrong, point.score.predictions)
         self._toolbar.file_name = file_name(self.checkpoint.name, point.setting)
         self._toolbar.download_label = f"Download the .tflite ({kilobytes(point.compressed.size)})"
-        self._toolbar.code = python_of(self.checkpoint.name, point.compressed.recipe, self._toolbar.file_name)
+        self._toolbar.other_name = self._toolbar.file_name.replace(".tflite", ".ckz")
+        self._toolbar.other_label = "Download it packed"
+        code = self.models[point.setting.model].code
+        self._toolbar.code = python_of(self.checkpoint.name, point.compressed.recipe, self._toolbar.file_name, code)
         self._list_visits()
 
     def _layers(self, small: Compressed | Checkpoint) -> str:
@@ -558,7 +799,7 @@ class Workbench(Panel):
 
     def _draw_weights(self) -> None:
         point, name = self.point, self._layer.value
-        if point is None or self._weights_shown == (point.compressed.recipe, name):
+        if point is None or self._weights_shown == (_place(point.setting), name):
             return
         before, after = self._weights(name)
         layer = next(each for each in self.checkpoint.layers if each.name == name)
@@ -567,7 +808,7 @@ class Workbench(Panel):
         view = view_weights(before, after, layer, bits, step.granularity if step else "tensor")
         self._histogram.show(views.weights_figure(view))
         self._histogram_note.value = _note(views.weights_note(view, bits), "ck-three-lines")
-        self._weights_shown = (point.compressed.recipe, name)
+        self._weights_shown = (_place(point.setting), name)
 
     def _weights(self, name: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         assert self.point is not None
@@ -602,7 +843,7 @@ class Workbench(Panel):
         made.text(20, 58, f"{score}, {kilobytes(size)}, {times_smaller(star.size, size)}", size=14)
         made.text(20, 78, point.setting.describe(), size=13, ink="muted")
         marks = [visit.mark("file") for visit in self._visits.values()]
-        made.place(views.tradeoff_picture(star, marks, AXIS_TITLES["file"], 780, 340), 20, 92)
+        made.place(views.tradeoff_picture(star, marks, AXES["file"].title, 780, 340), 20, 92)
         made.text(20, 460, "Bytes by layer, before and after", size=13, bold=True)
         pairs = list(zip(self.checkpoint.layers, point.compressed.layers, strict=True))
         largest = sorted(sorted(range(len(pairs)), key=lambda place: -pairs[place][0].bytes)[:4])
@@ -640,21 +881,86 @@ def _time(outcome: Outcome[Setting, Point]) -> str:
 def file_name(model: str, setting: Setting) -> str:
     """Name a file after what was done: ``digit_reader_zero60_w8a8.tflite``."""
     name = "".join(each if each.isalnum() or each in "-_" else "_" for each in model)
-    zero = f"_zero{100 * setting.sparsity:.0f}" if setting.sparsity else ""
+    name += f"_{setting.model.replace(' ', '_')}" if setting.model else ""
+    fixed = parse_pattern(setting.pattern).sparsity is not None
+    kind = "zero" if setting.pattern == "unstructured" else f"{setting.pattern.replace(':', 'of').replace(' ', '')}"
+    zero = "" if not setting.prunes() else f"_{kind}" if fixed else f"_{kind}{100 * setting.sparsity:.0f}"
     bits = f"_w{setting.weights}a{setting.activations}" if min(setting.weights, setting.activations) < 32 else ""
     return f"{name}{zero}{bits or '_float'}.tflite"
 
 
-def python_of(model: str, recipe: Recipe, name: str) -> str:
-    """Write the program that makes the same file."""
+def python_of(model: str, recipe: Recipe, name: str, training: Sequence[str] = ()) -> str:
+    """Write the program that makes the same file; `training` are lines that train ``model`` first."""
+    imports = sorted(line for line in training if line.startswith("from "))
     return "\n".join(
         [
             "import compresskit as ck",
+            *dict.fromkeys(imports),
             "",
             "digits = ck.load_mnist()",
             f"model = ck.load_model({model!r})",
+            *(line for line in training if not line.startswith("from ")),
             f"small = ck.compress(model, {recipe.to_python()}, calibration=digits.train)",
             "print(ck.evaluate(small, digits.test))",
             f"small.save({name!r})",
         ]
     )
+
+
+def _code_of(training: Training) -> tuple[str, ...]:
+    """Write the lines of Python that do a training."""
+    settings = ", ".join(f"{name}={value!r}" for name, value in training.settings.items())
+    if training.kind == "distill":
+        assert training.teacher is not None
+        teacher = f"ck.load_model({training.teacher.name!r})"
+        line = f"model = distill({teacher}, model, digits, {settings}, keep_zeros=True).checkpoint"
+        return ("from compresskit.training.distill import distill", line)
+    steps = training.recipe.to_python().removeprefix("ck.Recipe(").removesuffix(")")
+    if training.kind == "quantize":
+        line = f"model = train_quantized(model, {steps}, digits, {settings}).checkpoint"
+        return ("from compresskit.training.quantize import train_quantized", line)
+    if not training.recipe.steps:
+        return (
+            "from compresskit.training.prune import fine_tune",
+            f"model = fine_tune(model, digits, {settings}).checkpoint",
+        )
+    line = f"model = train_pruned(model, [{steps}], digits, {settings}).checkpoint"
+    return ("from compresskit.training.prune import train_pruned", line)
+
+
+def _place(setting: Setting) -> Place:
+    """Tell settings apart by the file that they make."""
+    return setting.model, setting.recipe()
+
+
+def _macs(model: Compressed | Checkpoint) -> float:
+    """Count multiply-accumulates for one digit, in millions."""
+    return sum(layer.macs for layer in model.layers) / 1e6
+
+
+def _measured(point: Point) -> dict[str, float]:
+    """Place a point on every axis that is known of it."""
+    small = point.compressed
+    found = {"file": small.size / 1000, "macs": _macs(small)}
+    if "deflated_size" in small.__dict__:  # only if it was asked for: it takes a while
+        found["zipped"] = small.deflated_size / 1000
+    if point.packed is not None:
+        found["packed"] = point.packed / 1000
+    if point.latency is not None:
+        found["latency"] = point.latency.median * 1e6
+    return found
+
+
+@functools.lru_cache(maxsize=32)
+def _unfit(tflite: bytes, pattern: str) -> frozenset[str]:
+    """Find the layers that a pattern does not fit: N:M and blocks have to divide the weights."""
+    chosen = parse_pattern(pattern)
+    if chosen.kind in ("unstructured", "channel"):
+        return frozenset()
+    rows, columns = (1, chosen.size[1]) if chosen.kind == "n:m" else chosen.size
+    found = []
+    for layer in layers_of(tflite):
+        across = layer.shape[-1] if chosen.kind == "n:m" else int(np.prod(layer.shape[1:]))
+        if across % columns or layer.shape[0] % rows:
+            found.append(layer.name)
+    return frozenset(found)

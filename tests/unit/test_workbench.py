@@ -19,11 +19,12 @@ from compresskit.data import Split
 from compresskit.evaluation import wilson_interval
 from compresskit.litert.inspect import Layer
 from compresskit.widgets import points as points_module
-from compresskit.widgets import views
+from compresskit.widgets import training_tab, views
+from compresskit.widgets.jobs import JobProgress, Trained, Training
 from compresskit.widgets.live import AbandonedError
 from compresskit.widgets.points import Setting, compute_point, grid_of, newly_misread, preview_of, read_digits
 from compresskit.widgets.views import Mark
-from compresskit.widgets.workbench import ORIGINAL, Workbench, file_name, python_of
+from compresskit.widgets.workbench import AXES, ORIGINAL, Workbench, file_name, python_of
 
 PATIENCE = 120.0
 
@@ -443,7 +444,197 @@ def test_zipped_sizes_are_those_of_the_archive(make, move):
     assert bench.wait_idle(PATIENCE)
     move(bench._axis, index=1)
     sizes = bench._tradeoff.figure["data"][1]["x"]
-    assert sizes == [visit.deflated / 1000 for visit in bench.points] and sizes[1] < 0.7 * sizes[0]
+    assert sizes == [visit.measured["zipped"] for visit in bench.points] and sizes[1] < 0.7 * sizes[0]
+
+
+def test_every_axis_shows_what_the_file_is(make, move):
+    bench = make(setting=Setting(0.3, pattern="channel", weights=32, activations=32))
+    place = {key: index for index, key in enumerate(AXES)}
+    small = bench.point.compressed
+    expected = {
+        "file": small.size / 1000,
+        "zipped": small.deflated_size / 1000,
+        "packed": small.packed_size / 1000,
+        "macs": sum(layer.macs for layer in small.layers) / 1e6,
+    }
+    for axis, at in expected.items():
+        move(bench._axis, index=place[axis])
+        assert bench.wait_idle(PATIENCE)
+        data = bench._tradeoff.figure["data"]
+        assert data[1]["x"] == data[3]["x"] == [at], axis
+        assert data[0]["x"][0] > at and bench._tradeoff.figure["layout"]["xaxis"]["title"]["text"] == AXES[axis].title
+    assert expected["macs"] < 0.55 * sum(layer.macs for layer in bench.checkpoint.layers) / 1e6
+    move(bench._axis, index=place["latency"])
+    assert bench.wait_idle(PATIENCE)
+    assert 1 < bench._tradeoff.figure["data"][1]["x"][0] < 1e6
+    move(bench._upward, index=1)
+    upward = bench._tradeoff.figure["layout"]["yaxis"]
+    assert upward["title"]["text"] == "digits misread, of 1,500"
+    hundred = upward["tickvals"][upward["ticktext"].index("100")]
+    assert hundred == pytest.approx(100 * 100 / 1500)
+
+
+def test_patterns_and_importances_are_what_the_engine_makes_of_them(make, move):
+    bench = make(setting=Setting(weights=32, activations=32))
+    move(bench._controls["pattern"], index=1)  # 2:4, which conv1 with its single input channel does not have
+    assert bench.wait_idle(PATIENCE)
+    recipe = bench.point.compressed.recipe
+    assert recipe == ck.Recipe(ck.Prune(pattern="2:4", layers=("conv2", "dense", "head")))
+    assert bench._controls["sparsity"].disabled
+    assert [round(layer.sparsity, 2) for layer in bench.point.compressed.layers] == [0, 0.5, 0.5, 0.5]
+    move(bench._controls["pattern"], index=0)
+    move(bench._controls["importance"], index=2)
+    move(bench._controls["sparsity"], value=0.5)
+    assert bench.wait_idle(PATIENCE)
+    assert bench.point.compressed.recipe == ck.Recipe(ck.Prune(0.5, importance="gradient"))
+    expected = ck.compress(bench.checkpoint, bench.point.compressed.recipe, bench.calibration)
+    assert bench.point.compressed.tflite == expected.tflite
+    assert not bench._controls["sparsity"].disabled
+
+
+def test_each_layer_has_a_sparsity_of_its_own(make, move):
+    bench = make(setting=Setting(0.5, weights=32, activations=32))
+    move(bench._own_sparsities["head"], index=1)  # 0 %
+    move(bench._own_sparsities["dense"], index=81)  # 80 %
+    assert bench.wait_idle(PATIENCE)
+    steps = bench.point.compressed.recipe.prunes
+    assert steps == (ck.Prune(0.5, layers=("conv1", "conv2")), ck.Prune(0.8, layers=("dense",)))
+    assert [round(layer.sparsity, 2) for layer in bench.point.compressed.layers] == [0.5, 0.5, 0.8, 0.0]
+    away = bench.setting
+    bench.move_to(ORIGINAL)
+    assert bench.wait_idle(PATIENCE)
+    assert bench._own_sparsities["dense"].value == -1
+    bench.move_to(away)
+    assert bench.wait_idle(PATIENCE)
+    assert bench.setting == away and bench._own_sparsities["dense"].value == 0.8
+
+
+SPARSITIES = st.lists(st.sampled_from([None, 0.0, 0.3, 0.5, 0.9]), min_size=3, max_size=3)
+
+
+@given(
+    SPARSITIES,
+    st.sampled_from([0.0, 0.5]),
+    st.sampled_from(["unstructured", "2:4", "channel"]),
+    st.sampled_from(["layer", "global"]),
+)
+def test_every_layer_is_in_at_most_one_step_with_its_own_sparsity(own, overall, pattern, scope):
+    names = ("a", "b", "c")
+    setting = Setting(overall, scope, pattern=pattern, sparsities=tuple(zip(names, own, strict=True)))
+    found = {}
+    for step in setting.prunes():
+        for name in step.layers or names:
+            assert name not in found
+            found[name] = step.sparsity
+    fixed = 0.5 if pattern == "2:4" else None
+    for name, value in zip(names, own, strict=True):
+        wanted = overall if value is None else value
+        expected = wanted if fixed is None else (fixed if value != 0.0 else 0.0)
+        assert found.get(name, 0.0) == expected
+
+
+class Hand:
+    """A job that ends when the test says so, in the place of the process that trains."""
+
+    def __init__(self, on_progress, on_end):
+        self.on_progress, self.on_end, self.asked, self.busy, self.cancelling = on_progress, on_end, None, False, False
+
+    def start(self, model, training, digits):
+        self.asked, self.busy = (model, training, digits), True
+
+    def cancel(self):
+        self.cancelling = True
+
+    def end(self, checkpoint, cancelled=False):
+        self.busy = False
+        self.on_end(Trained(self.asked[1], checkpoint, cancelled, {}))
+
+    def wait(self, timeout=None):
+        return True
+
+    def close(self):
+        self.busy = False
+
+
+@pytest.fixture
+def hand(monkeypatch):
+    monkeypatch.setattr(training_tab, "Job", Hand)
+
+
+def test_a_training_adds_a_point_and_there_is_a_way_back(make, move, hand, model):
+    bench = make(setting=Setting(0.9, "global", weights=8))
+    job = bench._training.job
+    bench.train("fine-tune", epochs=3)
+    asked_of, training, digits = job.asked
+    assert asked_of is bench.checkpoint and digits is bench._data
+    assert training == Training("fine-tune", ck.Recipe(ck.Prune(0.9, "global")), {"epochs": 3, "learning_rate": 0.001})
+    assert bench._training.button.disabled and not bench._training.cancel_button.disabled
+    job.on_progress(JobProgress(0.25, 0.31, 0.98, 10.0, 30.0, 0.6, 1, 3))
+    assert "30 s left" in bench._training.status.text and "60 % zero" in bench._training.status.text
+    move(bench._controls["weights"], index=2)  # the sliders are live meanwhile
+    assert bench.wait_idle(PATIENCE)
+    assert bench.point.setting == Setting(0.9, "global", weights=4)
+    trained = replace(model, tflite=ck.compress(model, training.recipe).tflite)
+    job.end(trained)
+    assert bench.wait_idle(PATIENCE)
+    assert bench.setting == Setting(0.0, "global", weights=4, model="fine-tuned 1")
+    assert bench.point.compressed.checkpoint is trained
+    data = bench._tradeoff.figure["data"]
+    assert data[4]["marker"]["symbol"] == "diamond" and data[4]["x"] == data[3]["x"]
+    assert len(data[1]["x"]) == 2 and data[0]["x"] == [bench.checkpoint.size / 1000]
+    code = bench._toolbar.code
+    assert "from compresskit.training.prune import train_pruned" in code
+    assert "model = train_pruned(model, [ck.Prune(sparsity=0.9, scope='global')], digits, epochs=3, " in code
+    compile(code, "recipe", "exec")
+    assert bench._toolbar.file_name == "digit_reader_fine-tuned_1_w4a8.tflite"
+    bench._on_click(4, 0)
+    assert bench.wait_idle(PATIENCE)
+    assert bench.setting.model == "fine-tuned 1"
+    move(bench._controls["model"], index=0)
+    assert bench.wait_idle(PATIENCE)
+    assert bench.point.compressed.checkpoint is bench.checkpoint
+
+
+def test_a_network_with_channels_cut_out_takes_the_sliders_too(make, hand, model):
+    bench = make(setting=Setting(0.5, pattern="channel"))
+    bench.train()
+    cut = ck.compress(model, bench._training.job.asked[1].recipe).tflite
+    bench._training.job.end(replace(model, tflite=cut))
+    assert bench.wait_idle(PATIENCE)
+    assert bench.setting == Setting(model="fine-tuned 1")
+    assert [layer.shape[0] for layer in bench.point.compressed.layers] == [16, 32, 64, 10]
+    assert "ck-error" not in bench._status.value
+
+
+@pytest.mark.parametrize(
+    ("kind", "setting", "sentence"),
+    [
+        ("quantize", Setting(0.5), "The controls prune, which this training does not"),
+        ("distill", Setting(0.5), "The controls prune, which this training does not"),
+        ("quantize", ORIGINAL, "The weights are float"),
+    ],
+)
+def test_trainings_that_make_no_sense_are_refused_in_the_panel(make, hand, kind, setting, sentence):
+    bench = make(setting=setting)
+    bench.train(kind)
+    assert sentence in bench._training.status.text and bench._training.job.asked is None
+    assert not bench._training.button.disabled
+
+
+def test_an_error_of_a_training_is_shown_and_the_next_one_can_begin(make, hand):
+    bench = make()
+    bench.train("quantize")
+    assert bench._training.job.asked[1].recipe == ck.Recipe(ck.Quantize())
+    bench._training.job.on_end(ValueError("the loss became nan: training has diverged"))
+    assert "diverged" in bench._training.status.text and not bench._training.button.disabled
+    assert list(bench.models) == [""]
+
+
+def test_a_split_alone_cannot_be_trained_on(digits, messages):
+    bench = Workbench("digit_reader", digits[0])
+    bench.train()
+    assert "make the workbench with Digits" in bench._training.status.text
+    bench.close()
 
 
 def test_clear_leaves_the_original_and_where_one_stands(make):

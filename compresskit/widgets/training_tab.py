@@ -1,0 +1,154 @@
+"""The part of a panel that trains: what, how long, a button, and how far it is."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import ipywidgets
+
+from compresskit.widgets.jobs import Job, JobProgress, Trained
+from compresskit.widgets.live import sentence
+from compresskit.widgets.panel import Status, button_of, choice_of, classed, list_of, markup, slider_of
+from compresskit.zoo import model_names
+
+WHAT: Final = (("prune", "fine-tune"), ("round", "quantize"), ("distil", "distill"))
+BUTTONS: Final = {"fine-tune": "Fine-tune", "quantize": "Train with rounding (QAT)", "distill": "Distil"}
+RATES: Final = tuple((f"{rate:g}", rate) for rate in (0.0003, 0.0005, 0.001, 0.002, 0.005))
+USUAL_RATES: Final = {"fine-tune": 0.001, "quantize": 0.0005, "distill": 0.002}
+ORIGINAL_TEACHES: Final = ""
+
+
+@dataclass(frozen=True)
+class Wish:
+    """Where the controls of a training stand.
+
+    Attributes
+    ----------
+    kind : str
+        "fine-tune", "quantize" or "distill".
+    epochs : int
+        How often each training digit is seen.
+    learning_rate : float
+        The highest of the run.
+    teacher : str
+        Name of a shipped model; empty for the original. For "distill".
+    """
+
+    kind: str
+    epochs: int
+    learning_rate: float
+    teacher: str
+
+
+class TrainingTab:
+    """Controls for one training at a time.
+
+    Parameters
+    ----------
+    begin
+        Called with the `Wish` and the `Job` when the button is pressed: it starts the job, or raises ValueError.
+    finished
+        Called with the result under the lock; gives the sentence to show.
+    lock
+        The panel's.
+
+    Attributes
+    ----------
+    box : ipywidgets.VBox
+        To be put into the panel.
+    job : Job
+        The training under way.
+    """
+
+    def __init__(
+        self, begin: Callable[[Wish, Job], None], finished: Callable[[Trained], str], lock: threading.RLock
+    ) -> None:
+        self._begin, self._finished, self._lock = begin, finished, lock
+        self.job = Job(self._on_progress, self._on_end)
+        self._closed = False
+        self.kind = choice_of("Learn to live with", WHAT, "fine-tune", "ck-train-kind")
+        self.epochs = slider_of("Epochs", [(str(count), count) for count in range(1, 11)], 2, "ck-epochs")
+        self.rate = list_of("Learning rate", RATES, USUAL_RATES["fine-tune"], "ck-rate")
+        teachers = [("the original", ORIGINAL_TEACHES), *((name, name) for name in model_names())]
+        self.teacher = list_of("Teacher", teachers, ORIGINAL_TEACHES, "ck-teacher")
+        self.teacher.disabled = True
+        self.button = button_of(BUTTONS["fine-tune"], "ck-train", primary=True)
+        self.cancel_button = button_of("Cancel", "ck-cancel")
+        self.cancel_button.disabled = True
+        self.status, self._bar = Status(), markup()
+        self.kind.observe(self._on_kind, "value")
+        self.button.on_click(lambda _: self.start())
+        self.cancel_button.on_click(lambda _: self.cancel())
+        buttons = classed(ipywidgets.HBox([self.button, self.cancel_button]), "ck-row", "ck-buttons")
+        rows = [self.kind, self.epochs, self.rate, self.teacher, buttons, self._bar, self.status]
+        self.box = classed(ipywidgets.VBox(rows), "ck-tab")
+        self._tell("exact", "Nothing trained yet", "The sliders stay live meanwhile.", 0.0)
+
+    @property
+    def wish(self) -> Wish:
+        """Where the controls stand."""
+        return Wish(self.kind.value, int(self.epochs.value), float(self.rate.value), self.teacher.value)
+
+    def start(self) -> None:
+        """Begin, as the button does; what is wrong is said below it."""
+        try:
+            self._begin(self.wish, self.job)
+        except Exception as error:
+            with self._lock:
+                self._tell("error", "", sentence(error), 0.0)
+            return
+        with self._lock:
+            self.button.disabled, self.cancel_button.disabled = True, False
+            self._tell("busy", "Starting", "Loading TensorFlow in another process takes some seconds.", 0.0)
+
+    def cancel(self) -> None:
+        """End the training under way after its present step; what it reached is kept."""
+        self.job.cancel()
+        self.cancel_button.disabled = True
+
+    def close(self) -> None:
+        """End the training under way, at once."""
+        self._closed = True
+        self.job.close()
+
+    def _on_kind(self, change: Any) -> None:
+        kind = change["new"]
+        self.rate.value = USUAL_RATES[kind]
+        self.teacher.disabled = kind != "distill"
+        if not self.job.busy:
+            self.button.description = BUTTONS[kind]
+
+    def _on_progress(self, progress: JobProgress) -> None:
+        with self._lock:
+            if self._closed:
+                return
+            left = "cancelling" if self.job.cancelling else f"about {progress.seconds_left:.0f} s left"
+            parts = [f"loss {progress.loss:.3f}"]
+            if progress.sparsity is not None:
+                parts.append(f"{100 * progress.sparsity:.0f} % zero")
+            if progress.validation_accuracy is not None:
+                parts.append(f"validation {100 * progress.validation_accuracy:.2f} %")
+            epoch = f"Epoch {progress.epoch} of {progress.epochs}, {left}"
+            self._tell("busy", epoch, ", ".join(parts), progress.done)
+
+    def _on_end(self, result: Trained | Exception) -> None:
+        with self._lock:
+            if self._closed:
+                return
+            self.button.disabled, self.cancel_button.disabled = False, True
+            self.button.description = BUTTONS[self.kind.value]
+            if isinstance(result, Exception):
+                self._tell("error", "", sentence(result), 0.0)
+                return
+            words = self._finished(result)
+            self._tell("preview" if result.cancelled else "exact", words, "Under Model you can go back.", 1.0)
+
+    def _tell(self, kind: str, title: str, small: str, done: float) -> None:
+        self.status.say(kind, title, small)
+        self._bar.value = (
+            f"<progress max='1' value='{done:.3f}' aria-label='Progress of the training' "
+            "style='width:100%;height:8px;accent-color:var(--ck-after)'></progress>"
+        )

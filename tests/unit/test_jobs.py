@@ -1,0 +1,107 @@
+"""Trainings in a process of their own: what they say, what they leave, and that they end when they are told to."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+from dataclasses import replace
+
+import pytest
+
+import compresskit as ck
+from compresskit.widgets import jobs
+from compresskit.widgets.jobs import Job, Training
+
+PATIENCE = 300.0
+
+
+@pytest.fixture(scope="module")
+def few(digits):
+    return replace(digits, train=digits.train.take(256), validation=digits.validation.take(100))
+
+
+@pytest.fixture
+def told():
+    """A job, and what it told."""
+    progress, ends, begun = [], [], threading.Event()
+
+    def on_progress(each):
+        progress.append(each)
+        begun.set()
+
+    return Job(on_progress, ends.append), progress, ends, begun
+
+
+@pytest.mark.train
+def test_a_fine_tuning_runs_elsewhere_and_ends_early_when_cancelled(told, few):
+    pytest.importorskip("tensorflow")
+    job, progress, ends, begun = told
+    model = ck.load_model("lenet_300_100")
+    job.start(model, Training("fine-tune", ck.Recipe(ck.Prune(0.9)), {"epochs": 500, "batch_size": 64}), few)
+    with pytest.raises(ValueError, match="under way"):
+        job.start(model, Training("fine-tune"), few)
+    assert begun.wait(PATIENCE)
+    job.cancel()
+    assert job.wait(PATIENCE)
+    (result,) = ends
+    assert result.cancelled and result.checkpoint.keras and result.facts["steps"] < 500 * 4
+    assert 0 < progress[0].done <= 1 and progress[0].sparsity is not None
+    assert result.checkpoint.tflite != model.tflite
+    assert ck.evaluate(result.checkpoint, few.test.take(200)).n == 200
+
+
+def test_what_cannot_be_trained_is_refused_at_once(told, few):
+    job, _, ends, _ = told
+    with pytest.raises(ValueError, match=r"came as a \.tflite file"):
+        job.start(replace(ck.load_model("digit_reader"), keras=None), Training("fine-tune"), few)
+    with pytest.raises(ValueError, match="kind is 'guess'"):
+        Training("guess")
+    with pytest.raises(ValueError, match="'distill' needs one"):
+        Training("distill")
+    assert not ends
+
+
+def test_without_tensorflow_a_sentence_says_what_to_install(told, few, monkeypatch):
+    monkeypatch.setattr(jobs.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match="install the extra 'train'"):
+        told[0].start(ck.load_model("digit_reader"), Training("fine-tune"), few)
+
+
+def program(text, start=subprocess.Popen):
+    """Give what takes the place of the training program."""
+    return lambda command, **settings: start([sys.executable, "-c", text], **settings)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ('print(\'{"error": "layer dense: no"}\')', "layer dense: no"),
+        ("import sys; sys.exit('Segmentation of something')", r"exit code 1\). Segmentation of something"),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", "without a result"),
+    ],
+)
+def test_whatever_happens_there_is_a_sentence_here(told, few, monkeypatch, text, sentence):
+    monkeypatch.setattr(jobs.subprocess, "Popen", program(text))
+    job, _, ends, _ = told
+    job.start(ck.load_model("digit_reader"), Training("fine-tune"), few)
+    assert job.wait(PATIENCE)
+    with pytest.raises(ValueError, match=sentence):
+        raise ends[0]
+
+
+def test_a_training_does_not_outlive_the_panel(told, few, monkeypatch):
+    monkeypatch.setattr(jobs.subprocess, "Popen", program("import time\nprint('{}', flush=True)\ntime.sleep(600)"))
+    job, _, ends, _ = told
+    job.start(ck.load_model("digit_reader"), Training("fine-tune"), few)
+    while job._process is None:
+        assert job.busy
+    job.close()
+    assert job.wait(PATIENCE) and not ends
+
+
+def test_progress_counts_over_all_epochs():
+    said = {"epoch": 2, "step": 5, "steps": 10, "epochs": 3, "loss": 0.5, "validation_accuracy": None, "seconds": 6.0}
+    found = jobs._progress(json.loads(json.dumps({**said, "seconds_left": 6.0})))
+    assert found.done == pytest.approx(0.5) and found.sparsity is None
