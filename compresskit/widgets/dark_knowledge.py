@@ -17,7 +17,7 @@ from compresskit.distillation import distillation_gradient, entropy, softmax
 from compresskit.litert.runtime import outputs
 from compresskit.widgets.figures import Chart, figure
 from compresskit.widgets.live import Live, Outcome, Stop, sentence
-from compresskit.widgets.panel import Panel, Status, choice_of, classed, markup, number_slider, slider_of
+from compresskit.widgets.panel import Panel, Status, classed, markup, number_slider, slider_of
 from compresskit.widgets.picture import Picture, data_uri
 from compresskit.widgets.style import AFTER, BEFORE
 from compresskit.zoo import load_model
@@ -161,7 +161,7 @@ class DarkKnowledge(Panel):
         self._logits = outputs(self.model.tflite, np.asarray(self.split.images)).reshape(len(self.split), -1)
         present = [int(each) for each in np.unique(self.split.labels)]
         self.result: Studied | None = None
-        self.digit = choice_of("A digit", [(str(each), each) for each in present], present[-3:][0], "ck-which")
+        self.digit = slider_of("A digit", [(str(each), each) for each in present], present[-3:][0], "ck-which")
         names = ["most doubtful", *(str(each) for each in range(2, EXAMPLES)), "surest"]
         self.example = slider_of("Example", list(zip(names, range(EXAMPLES), strict=True)), 0, "ck-example")
         self.temperature = slider_of("Temperature T", [(f"{each:g}", each) for each in TEMPERATURES], 4.0, "ck-heat")
@@ -251,15 +251,17 @@ class DarkKnowledge(Panel):
             {**bars, "name": "the teacher's pull", "y": pulls[0], "marker": {"color": AFTER}, "xaxis": "x2",
              "yaxis": "y2", "hovertemplate": "%{x}: %{y:.3f}<extra>teacher</extra>"},
             {**bars, "name": "the label's pull", "y": pulls[1], "xaxis": "x2", "yaxis": "y2",
-             "marker": {"color": BEFORE, "pattern": {"shape": "/", "fgcolor": "#ffffff", "size": 6}},
+             "marker": {"color": BEFORE, "pattern": {"shape": "/", "fillmode": "overlay", "fgcolor": "#ffffff",
+                                                     "size": 6, "solidity": 0.3}},
              "hovertemplate": "%{x}: %{y:.3f}<extra>label</extra>"},
         ]  # fmt: skip
         layout = {
             "height": HEIGHT, "barmode": "relative", "bargap": 0.25,
             "margin": {"l": 48, "r": 12, "t": 44, "b": 46},
             "legend": {"x": 0.55, "y": 1.02},
-            "xaxis": {"domain": [0, 0.45], "title": {"text": "digit"}, "type": "category"},
-            "xaxis2": {"domain": [0.55, 1], "title": {"text": "logit of the student"}, "type": "category"},
+            "xaxis": {"domain": [0, 0.45], "title": {"text": "digit"}, "type": "category", "showgrid": False},
+            "xaxis2": {"domain": [0.55, 1], "title": {"text": "logit of the student", "font": {"size": 12}},
+                       "type": "category", "showgrid": False},
             "yaxis": {"range": [0, 1.1], "tickformat": ".0%", "tickvals": [0, 0.25, 0.5, 0.75, 1]},
             "yaxis2": {"anchor": "x2", "range": [-0.35 * reach, reach], "zeroline": True, "gridcolor": "#e0e0e0"},
             "annotations": [{"xref": "paper", "yref": "paper", "x": 0, "y": 1.04, "yanchor": "bottom",
