@@ -20,5 +20,6 @@ def load() -> None:
 
             tf.config.list_physical_devices()
             tf.zeros(()).numpy()
+            tf.get_logger().setLevel("WARNING")  # each conversion tells where its temporary files lie
         except ImportError as error:
             raise ImportError(f"{error}\n{written()}".strip()) from error
