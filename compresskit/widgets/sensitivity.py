@@ -342,8 +342,8 @@ class KeepABudget(Panel):
     def _say_plan(self) -> None:
         if self._found is not None:
             self._note.value = _note(
-                f"The button finds the sliders at which the losses of the layers, added up, are least, if the file is "
-                f"to take {self.budget:.0%} of the float one. What they lose together is measured."
+                f"The button finds the sliders at which the losses of the layers, added up, are least, if the deflated "
+                f"file is to take {self.budget:.0%} of the float one. What they lose together is measured."
             )
 
     # -- what is shown -------------------------------------------------------------------------------------------
@@ -356,7 +356,7 @@ class KeepABudget(Panel):
         )  # fmt: skip
         kept = "" if found.sizes is None else (
             "The budget is kept. " if found.share <= self.budget and found.lost <= ALLOWED else
-            f"Wanted: at most {self.budget:.0%} and 1 point. "
+            f"Wanted: at most {self.budget:.0%} and 1 point lost. "
         )  # fmt: skip
         return (
             f"{lost}{size}",
