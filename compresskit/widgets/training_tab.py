@@ -14,7 +14,7 @@ from compresskit.widgets.live import sentence
 from compresskit.widgets.panel import Status, button_of, choice_of, classed, list_of, markup, slider_of
 from compresskit.zoo import model_names
 
-WHAT: Final = (("prune", "fine-tune"), ("round", "quantize"), ("distil", "distill"))
+WHAT: Final = (("zeros", "fine-tune"), ("rounding", "quantize"), ("a teacher", "distill"))
 BUTTONS: Final = {"fine-tune": "Fine-tune", "quantize": "Train with rounding (QAT)", "distill": "Distil"}
 RATES: Final = tuple((f"{rate:g}", rate) for rate in (0.0003, 0.0005, 0.001, 0.002, 0.005))
 USUAL_RATES: Final = {"fine-tune": 0.001, "quantize": 0.0005, "distill": 0.002}
@@ -83,7 +83,8 @@ class TrainingTab:
         self.button.on_click(lambda _: self.start())
         self.cancel_button.on_click(lambda _: self.cancel())
         buttons = classed(ipywidgets.HBox([self.button, self.cancel_button]), "ck-row", "ck-buttons")
-        rows = [self.kind, self.epochs, self.rate, self.teacher, buttons, self._bar, self.status]
+        how = classed(ipywidgets.HBox([self.epochs, self.rate]), "ck-pair")
+        rows = [self.kind, how, self.teacher, buttons, self._bar, self.status]
         self.box = classed(ipywidgets.VBox(rows), "ck-tab")
         self._tell("exact", "Nothing trained yet", "The sliders stay live meanwhile.", 0.0)
 

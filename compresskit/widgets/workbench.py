@@ -326,7 +326,7 @@ class Workbench(Panel):
         self._back = list_of("Go back to", [NO_POINT], NO_POINT[1], "ck-back")
         self._watch(self._back, self._on_back)
         self._tradeoff = Chart(
-            views.tradeoff_figure(None, [], None, AXES["file"].title), height=520, lock=self.lock,
+            views.tradeoff_figure(None, [], None, AXES["file"].title), height=546, lock=self.lock,
             label="Plot of size against accuracy; the list below it names the same points",
         )  # fmt: skip
         self._tradeoff.on_click(self._on_click)

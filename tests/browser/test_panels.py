@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import os
 import random
@@ -13,6 +14,11 @@ import pytest
 WORKBENCH = "import compresskit as ck\nbench = ck.Workbench()\nbench"
 IDLE = "print(bench.wait_idle(120))"
 EXACT = "() => document.querySelector('.js-plotly-plot')?.data?.[1]?.x?.length >= 1"
+
+
+def tab(notebook, name):
+    """Bring a tab of the workbench's controls to the front."""
+    notebook.page.locator(".ck-tabs").get_by_role("tab", name=name, exact=True).click()
 
 
 def points(notebook) -> int:
@@ -66,11 +72,23 @@ def test_controls_have_names_and_spoken_values(workbench):
     notebook = workbench
     page = notebook.page
     for role, name in (
-        ("slider", "Weights set to zero"), ("slider", "Bits of a weight"), ("combobox", "Go back to a point"),
-        ("combobox", "Layer whose weights"), ("combobox", "Range of the grid"), ("group", "One scale for"),
+        ("slider", "Weights set to zero"), ("slider", "Bits of a weight"), ("combobox", "What goes: the pattern"),
+        ("combobox", "Layer whose weights"), ("combobox", "Model that the steps"), ("button", "Download it packed"),
         ("button", "Download the .tflite"), ("button", "Copy the recipe"), ("button", "Clear the plot"),
     ):  # fmt: skip
         assert page.get_by_role(role, name=name).count() == 1, (role, name)
+    behind = {
+        "Prune": [("combobox", "What stays"), ("slider", "Weights of conv2 set to zero")],
+        "Grid": [("combobox", "Range of the grid"), ("group", "One scale for")],
+        "Train": [("group", "What the training"), ("slider", "Epochs"), ("button", "Fine-tune"), ("button", "Cancel")],
+        "Plot": [("combobox", "Go back to a point"), ("combobox", "What the plot shows from left")],
+    }
+    height = page.locator(".ck-controls").bounding_box()["height"]
+    for name, controls in behind.items():
+        tab(notebook, name)
+        for role, called in controls:
+            assert page.get_by_role(role, name=called).count() == 1, (role, called)
+        assert page.locator(".ck-controls").bounding_box()["height"] == height, "nothing jumps"
     notebook.press(".ck-weights", "Home")
     spoken = "() => document.querySelector('.ck-weights .noUi-handle').getAttribute('aria-valuetext')"
     notebook.wait(f"() => ({spoken})() === '2 bits'")
@@ -82,7 +100,7 @@ def test_what_cannot_be_is_a_sentence_and_nothing_jumps(workbench):
     notebook.press(".ck-weights", "End")
     notebook.page.get_by_text("choose weights=8, or activations=32").wait_for()
     assert notebook.page.get_by_role("alert").count() == 1
-    assert notebook.page.locator(".ck-status").bounding_box()["height"] == 62
+    assert notebook.page.locator(".ck-grow .ck-status").bounding_box()["height"] == 62
     between = notebook.page.get_by_role("group", name="Bits between the layers")
     between.get_by_role("button", name="float", exact=True).click()
     notebook.page.get_by_text("as large as the original").wait_for()
@@ -154,16 +172,23 @@ def test_random_hands_leave_a_living_panel(workbench):
             keys = generator.choices(["ArrowLeft", "ArrowRight", "PageUp", "PageDown", "Home", "End"], k=3)
             notebook.press(generator.choice([".ck-sparsity", ".ck-weights"]), *keys)
         elif what == 3:
-            group = generator.choice([".ck-scope", ".ck-granularity", ".ck-io", ".ck-axis"])
+            name, group = generator.choice(
+                [("Prune", ".ck-scope"), ("Grid", ".ck-granularity"), ("Plot", ".ck-upward")]
+            )
+            tab(notebook, name)
             buttons = page.locator(f"{group} button")
             buttons.nth(generator.randrange(buttons.count())).click()
+        elif what == 5 and generator.randrange(2):
+            tab(notebook, "Plot")
+            page.locator(".ck-axis select").select_option(index=generator.randrange(4))
         elif what == 4:
             box = page.locator(".ck-grow .js-plotly-plot").bounding_box()
             across, down = (generator.random() * box[side] for side in ("width", "height"))
             page.mouse.click(box["x"] + across, box["y"] + down)
         else:
             page.locator(".ck-layer select").select_option(index=generator.randrange(4))
-    page.locator(".ck-axis button").first.click()
+    tab(notebook, "Plot")
+    page.locator(".ck-axis select").select_option(index=0)
     page.wait_for_timeout(1000)  # what the page still has to send would move the controls again
     notebook.kernel("last = Setting(0.3, weights=4)")
     notebook.until(
@@ -212,6 +237,10 @@ def test_screenshots_of_the_workbench(workbench, width):
     for dark in (False, True):
         notebook.theme(dark)
         notebook.screenshot(f"workbench-{width}-{'dark' if dark else 'light'}", ".compresskit")
+    if width == 1280:
+        for name in ("Prune", "Train", "Plot"):
+            tab(notebook, name)
+            notebook.screenshot(f"workbench-{name.lower()}", ".ck-controls")
     cut = notebook.page.evaluate(
         "() => [...document.querySelectorAll('.compresskit .widget-label, .compresskit button, .compresskit td')]"
         ".filter((e) => e.offsetWidth > 0 && e.scrollWidth > e.offsetWidth + 1).map((e) => e.textContent)"
@@ -248,3 +277,34 @@ def test_draw_and_read(open_notebook):
             notebook.screenshot(f"draw-{width}-{'dark' if dark else 'light'}", ".compresskit")
     notebook.page.get_by_role("button", name="Clear").click()
     notebook.page.get_by_text("Draw a digit on the black square.").wait_for()
+
+
+def test_a_training_runs_while_the_sliders_stay_live(workbench):
+    """The button, progress, cancel: and the trained point on the plot, a diamond."""
+    if importlib.util.find_spec("tensorflow") is None:
+        pytest.skip("TensorFlow is not installed")
+    notebook, page = workbench, workbench.page
+    notebook.kernel(
+        "from dataclasses import replace\n"
+        "bench._data = replace(bench._data, train=bench._data.train.take(3000),"
+        " validation=bench._data.validation.take(500))\n"
+        "bench.move_to(Setting(0.8, 'global')); bench.wait_idle(120)"
+    )
+    tab(notebook, "Train")
+    notebook.press(".ck-epochs", "End")
+    page.get_by_role("button", name="Fine-tune").click()
+    page.get_by_text("Loading TensorFlow").wait_for()
+    notebook.press(".ck-weights", "ArrowLeft")
+    notebook.wait("() => document.querySelector('.ck-weights .widget-readout').textContent.startsWith('7 bits')")
+    notebook.wait("() => document.querySelector('.ck-grow .js-plotly-plot').data[1].x.length === 3")
+    page.locator(".ck-tab .ck-figures", has_text="Epoch").wait_for(timeout=120_000)
+    page.get_by_role("button", name="Cancel").click()
+    page.locator(".ck-tab .ck-figures", has_text="now on 'fine-tuned 1'").wait_for(timeout=120_000)
+    notebook.wait("() => document.querySelector('.ck-grow .js-plotly-plot').data[4]?.x?.length === 1")
+    assert page.locator(".ck-model select").evaluate("e => e.selectedIndex") == 1
+    for dark in (False, True):
+        notebook.theme(dark)
+        notebook.screenshot(f"workbench-trained-{'dark' if dark else 'light'}", ".compresskit")
+    assert notebook.kernel("import sys; print('tensorflow' in sys.modules)") == "False\n"
+    page.locator(".ck-model select").select_option(index=0)
+    notebook.wait("() => document.querySelector('.ck-model select').selectedIndex === 0")
