@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 CHOSEN := $(if $(filter undefined default file,$(origin PYTHON)),,yes)
 
-.PHONY: help lab setup fetch test notebooks zoo lint types imports bench fuzz lock clean
+.PHONY: help lab app setup fetch test notebooks zoo lint types imports bench fuzz lock clean
 .DEFAULT_GOAL := help
 
 help:  ## what can be made
@@ -13,6 +13,9 @@ help:  ## what can be made
 
 lab: setup  ## set up, fetch the digits, open JupyterLab at the first lesson
 	@$(BIN)/compresskit lab
+
+app: setup  ## the workbench as a page of its own (MODEL=... DATA=... HOST=... for others than the defaults)
+	@$(BIN)/compresskit app $(MODEL) $(if $(DATA),--data "$(DATA)") $(if $(HOST),--host "$(HOST)")
 
 # PYTHON=python3.12 given by a person decides; else the Python that .venv is made of already, which also starts fastest.
 setup:  ## make .venv, or bring it up to date (PYTHON=python3.12 chooses the Python)

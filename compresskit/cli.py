@@ -1,4 +1,4 @@
-"""The command line: `compresskit lab | fetch | compress | evaluate | build | hinton | doctor`."""
+"""The command line: `compresskit lab | app | fetch | compress | evaluate | build | hinton | doctor`."""
 
 from __future__ import annotations
 
@@ -51,6 +51,14 @@ def parser() -> argparse.ArgumentParser:
     lab.add_argument("--port", type=int, default=8888, help="first port to try (default: 8888)")
     lab.add_argument("--no-browser", action="store_true", help="print the address and open nothing")
     lab.set_defaults(run=run_lab)
+
+    app = commands.add_parser("app", help="show the workbench as a page of its own")
+    app.add_argument("model", nargs="?", default="digit_reader", help="a model of the course, or a file of your own")
+    app.add_argument("--data", help="data of your own: a folder or an .npz file (default: MNIST)")
+    app.add_argument("--host", default="127.0.0.1", help="address to listen at (default: this computer only)")
+    app.add_argument("--port", type=int, default=8866, help="first port to try (default: 8866)")
+    app.add_argument("--no-browser", action="store_true", help="print the address and open nothing")
+    app.set_defaults(run=run_app)
 
     fetch = commands.add_parser("fetch", help="fetch MNIST, or say where it already is")
     fetch.set_defaults(run=run_fetch)
@@ -118,8 +126,12 @@ def run_lab(options: argparse.Namespace) -> int:
     browser = not options.no_browser and has_browser()
     if not browser:
         print("compresskit: open the address below in a browser; Control-C ends the lab.", flush=True)
-    command = lab_command(folder, notebook, options.port, browser)
-    os.environ.update(lab_environment())
+    return become(lab_command(folder, notebook, options.port, browser), lab_environment())
+
+
+def become(command: list[str], environment: dict[str, str]) -> int:
+    """Let another program take the place of this one, with further environment variables."""
+    os.environ.update(environment)
     for name in ("PYTHONPATH", "PYTHONHOME"):  # another environment's packages would take the place of the pinned
         os.environ.pop(name, None)
     if os.name == "nt":  # where exec leaves the shell behind, fighting for the keyboard
@@ -165,6 +177,28 @@ def lab_environment() -> dict[str, str]:
         "JUPYTER_PREFER_ENV_PATH": "1",  # the kernel of this environment, and not one of the same name in the home
         "COMPRESSKIT_LAB": sys.prefix,  # for the doctor
     }
+
+
+# ---- app ------------------------------------------------------------------------------------------------------------
+
+
+def run_app(options: argparse.Namespace) -> int:
+    """Look at model and data, then become the server of the page."""
+    import compresskit as ck
+    from compresskit.app import app_command, app_environment, warning
+
+    note = warning(options.host)
+    ck.load_model(options.model)
+    if options.data:
+        ck.load_data(options.data)
+    elif not still_fetched():
+        tell_of_digits(fetch_digits())
+    if note:
+        print(note, flush=True)
+    browser = not options.no_browser and has_browser()
+    if not browser:
+        print("compresskit: open the address below in a browser; Control-C ends the page.", flush=True)
+    return become(app_command(options.host, options.port, browser), app_environment(options.model, options.data))
 
 
 def course_folder() -> Path:

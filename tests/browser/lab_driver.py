@@ -68,7 +68,7 @@ def find_chromium() -> str | None:
     return next(filter(None, map(shutil.which, CHROMIUM)), None)
 
 
-def _die_with_parent() -> None:
+def stop_with_parent() -> None:
     """In the child: be sent SIGTERM when the test process dies, however it dies (Linux only)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)
@@ -106,7 +106,7 @@ class LabServer:
         ]  # fmt: skip
         with self.log.open("w") as log:
             self._process = subprocess.Popen(
-                command, stdout=log, stderr=log, env=environment, cwd=folder, preexec_fn=_die_with_parent
+                command, stdout=log, stderr=log, env=environment, cwd=folder, preexec_fn=stop_with_parent
             )
         self._wait_ready()
 
