@@ -105,7 +105,7 @@ class Length:
 
     epochs: int = 20
     batch_size: int = 50
-    learning_rate: float = 0.003
+    learning_rate: float = 0.002
 
 
 def train_pair(
@@ -246,7 +246,7 @@ class Distiller(Panel):
         self._curves, self._running = Curves(), ""
         self.teacher = list_of("Teacher", [(name, name) for name in model_names()], "big_teacher", "ck-teacher")
         self.kind = choice_of("Student", [(kind, kind) for kind in WIDTHS], "dense", "ck-kind")
-        self.width = choices_slider("Width", [(str(each), each) for each in WIDTHS["dense"]], 100, "ck-width")
+        self.width = choices_slider("Width", [(str(each), each) for each in WIDTHS["dense"]], 300, "ck-width")
         self.temperature = choices_slider(
             "Temperature T", [(f"{each:g}", each) for each in TEMPERATURES], 8.0, "ck-train-heat"
         )
@@ -466,8 +466,9 @@ class Distiller(Panel):
             "xaxis": {"domain": [0, 0.42], "range": [0.5, self.length.epochs + 0.5], "title": {"text": "epoch"}},
             "yaxis": {**axis, "title": {"text": "accuracy (stretched towards 100 %)"}},
             "xaxis2": {
-                "domain": [0.54, 1], "type": "log", "range": [3.3, 6.6], "title": {"text": "bytes of the float file"},
-                "tickvals": [3000, 10_000, 100_000, 1_000_000], "ticktext": ["3 kB", "10 kB", "100 kB", "1 MB"],
+                "domain": [0.54, 1], "type": "log", "range": [3.3, 6.6], "tickangle": 0,
+                "title": {"text": "bytes of the float file", "font": {"size": 12}},
+                "tickvals": [10_000, 100_000, 1_000_000], "ticktext": ["10 kB", "100 kB", "1 MB"],
             },
             "yaxis2": {**axis, "anchor": "x2", "title": {"text": ""}},
         }  # fmt: skip
@@ -494,7 +495,7 @@ class Distiller(Panel):
                     picture.text(left - 6, down(tick / 100) + 4, f"{tick:g} %", size=11, anchor="end")
         picture.text(200, bottom + 34, "epoch", size=12, anchor="middle")
         picture.text(590, bottom + 34, "bytes of the float file", size=12, anchor="middle")
-        for label, size in (("3 kB", 3e3), ("10 kB", 1e4), ("100 kB", 1e5), ("1 MB", 1e6)):
+        for label, size in (("10 kB", 1e4), ("100 kB", 1e5), ("1 MB", 1e6)):
             picture.text(_across(size), bottom + 16, label, size=11, anchor="middle")
         for curve, ink, dash in (
             (self._curves.with_teacher, "after", False),

@@ -64,7 +64,7 @@ def test_a_pair_is_trained_and_kept(open_notebook):
     notebook = open_notebook([TRAIN], width=1280, height=900)
     notebook.run_all()
     page = notebook.page
-    page.get_by_role("button", name="Train both", exact=True).wait_for()
+    notebook.wait("() => document.querySelector('.js-plotly-plot')?.data?.length === 5")
     height = page.locator(".compresskit").bounding_box()["height"]
     page.get_by_role("button", name="Train both", exact=True).click()
     notebook.until("panel.wait_idle(300) and len(panel.pairs) == 1")
