@@ -378,6 +378,7 @@ class DrawPatterns(Panel):
 
 
 NOTE: Final = (
+    '<div class="ck-note">Light: a small weight. Dark: a large one. Blank: gone.</div>'
     '<div class="ck-note">Channels: so many of each layer go that this part of the weights goes with them. '
     "N:M removes what it removes, wherever the slider stands.</div>"
 )
@@ -443,7 +444,7 @@ def table(rows: Mapping[str, Row], refused: Mapping[str, str], current: str) -> 
         else:
             found = cells(rows[name]) if name in rows else ("…",) * len(HEADS)
             numbers = "".join(f'<td class="ck-number">{cell}</td>' for cell in found)
-        lines.append(f'<tr{weight}><th scope="row">{name}</th>{numbers}</tr>')
+        lines.append(f"<tr{weight}><td>{name}</td>{numbers}</tr>")
     return (
         f'<table class="ck-table"><thead><tr><th scope="col">pattern</th>{head}</tr></thead>'
         f"<tbody>{''.join(lines)}</tbody></table>"
@@ -476,12 +477,13 @@ def drawing(setting: Setting, shown: Shown) -> dict[str, Any]:
         "hovertemplate": "output %{y}, input %{x}: %{z:.2f} of the largest<extra></extra>",
     }  # fmt: skip
     total = shown.matrix.shape
+    first = f" (the first {rows.stop} of {total[0]})" if rows.stop < total[0] else ""
     layout = {
         "height": HEIGHT, "showlegend": False, "margin": {"t": 12, "l": 56, "b": 50},
         "xaxis": {"title": {"text": f"weights {columns.start} to {columns.stop - 1} of the {total[1]:,} in each row"},
                   "showgrid": False, "range": [columns.start - 0.5, columns.stop - 0.5], "dtick": 16,
                   "tick0": columns.start},
-        "yaxis": {"title": {"text": f"outputs of {setting.layer} (the first {rows.stop} of {total[0]})"},
+        "yaxis": {"title": {"text": f"outputs of {setting.layer}{first}"},
                   "showgrid": False, "range": [rows.stop - 0.5, -0.5], "dtick": 8},
     }  # fmt: skip
     return figure([heat], layout)

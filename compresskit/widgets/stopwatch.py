@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
+import ipywidgets
 import numpy as np
 from numpy.typing import NDArray
 
@@ -134,7 +135,8 @@ class Stopwatch(Panel):
             label="Time of one digit for each file; the table holds the same numbers",
         )  # fmt: skip
         self.table = classed(markup(table(self.files, None)), "ck-scroll")
-        self._frame([self.status, self.chart, self.table, self.button], {})
+        buttons = classed(ipywidgets.HBox([self.button]), "ck-buttons")
+        self._frame([self.status, self.chart, self.table, buttons], {})
         live: Live[int, Timed] = Live(
             None, self._compute, self._on_result, self._on_error, on_start=self._on_start, lock=self.lock,
             cache_entries=0,
@@ -170,7 +172,7 @@ class Stopwatch(Panel):
         return f"Time of one digit: {', '.join(self.files)}"
 
     def _picture(self) -> Picture:
-        picture = Picture(780, 70 + 34 * len(self.files), self._summary())
+        picture = Picture(800, 60 + 34 * len(self.files), self._summary())
         if self.result is None:
             picture.text(10, 30, "Run the cell to time these files.", size=14)
             return picture
@@ -231,7 +233,7 @@ def table(files: Mapping[str, File], timed: Timed | None) -> str:
                 cells += [_micro(found.median), f"{found.low * 1e6:,.0f} to {found.high * 1e6:,.0f}"]
                 cells.append(f"{timed.ratio(name, next(iter(files)), threads):.2f}")
         numbers = "".join(f'<td class="ck-number">{cell}</td>' for cell in cells)
-        rows.append(f'<tr><th scope="row">{html.escape(name)}</th>{numbers}</tr>')
+        rows.append(f"<tr><td>{html.escape(name)}</td>{numbers}</tr>")
     return (
         f'<table class="ck-table"><thead><tr><th scope="col">file</th>{head}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table>"
@@ -292,7 +294,7 @@ def still(picture: Picture, timed: Timed) -> Picture:
             picture.line([(x[0], level), (x[2], level)], stroke=ink, width=2)
             picture.mark(x[1], level, shape, 9, ink)
             if threads == THREADS[0]:
-                picture.text(left + width + 8, y + 5, _micro(found.median), size=11)
-    picture.text(left, 64 + 34 * len(timed.macs), "one digit, from 0 µs on; the bar holds the middle 80 % of the runs",
-                 size=11, ink="muted")  # fmt: skip
+                picture.text(left + width + 8, y + 5, f"{found.median * 1e3:.3f} ms", size=11)
+    note = "one digit; the axis begins at 0, and a bar holds the middle 80 % of the runs"
+    picture.text(left, 48 + 34 * len(timed.macs), note, size=11, ink="muted")
     return picture
