@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -98,8 +99,9 @@ def test_the_teacher_sees_each_digit_once_however_long_the_training_is(few, teac
 
 
 def test_without_weight_the_teacher_is_not_asked_at_all(few, teacher, asked):
-    result = distill(teacher, STUDENT, few, epochs=1, alpha=0)
-    assert asked == [] and result.teacher_accuracy is None and result.teacher_seconds == 0
+    teaching = KeptLogits((teacher,), few, 4.0, 0, "kl", "shift", 2, probabilities=False, cancel=threading.Event())
+    assert len(teaching.training(1)[0]) == 600 and len(teaching.validation()) == 200
+    assert asked == [] and teaching.accuracy() is None and teaching.seconds == 0
 
 
 @pytest.mark.parametrize("augment", ["shift", "affine"])
@@ -267,8 +269,10 @@ def test_an_empty_transfer_set_cannot_be_made(few):
 
 def test_a_class_that_is_missing_is_named(few, teacher):
     without = replace(few, train=few.train.only(0, 1, 2, 4, 5, 6, 7, 8))
+    cancel = threading.Event()
+    cancel.set()  # what is tested comes before training
     with pytest.warns(UserWarning, match="no example of class 3, 9"):
-        assert distill(teacher, STUDENT, without, epochs=1).missing == (3, 9)
+        assert distill(teacher, STUDENT, without, cancel=cancel).missing == (3, 9)
 
 
 def test_a_loss_that_is_no_number_ends_the_run_with_the_last_sound_student(few, teacher):
@@ -362,15 +366,26 @@ def test_a_difference_inside_the_noise_is_called_that(taught, verdict):
     assert paired_gain([0.99], [0.5]).verdict == "inside the noise", "one pair says nothing"
 
 
-def test_runs_are_made_in_pairs(few, teacher):
-    told = []
-    found = compare(
-        teacher, STUDENT, few, seeds=(3, 8), epochs=1, augment="none", on_run=lambda *each: told.append(each)
-    )
+def test_runs_are_made_in_pairs(few, teacher, monkeypatch):
+    calls, told = [], []
+    students = [ck.load_model(name) for name in ("lenet5", "small_student", "lenet_300_100", "digit_reader")]
+
+    def pretend(teacher, student, digits, **settings):
+        calls.append(settings)
+        return SimpleNamespace(cancelled=settings["cancel"].is_set(), checkpoint=students[(len(calls) - 1) % 4])
+
+    monkeypatch.setattr(room, "distill", pretend)
+    short = replace(few, test=few.test.take(500))
+    found = compare(teacher, STUDENT, short, seeds=(3, 8), epochs=1, on_run=lambda *each: told.append(each))
     assert [(seed, taught) for seed, taught, _ in told] == [(3, True), (3, False), (8, True), (8, False)]
     assert found.with_teacher == (told[0][2], told[2][2]) and found.without == (told[1][2], told[3][2])
-    control = distill(teacher, STUDENT, few, alpha=0, epochs=1, augment="none", seed=8)
-    assert found.without[1] == ck.evaluate(control.checkpoint, few.test).accuracy
+    assert found.without[1] == ck.evaluate(students[3], short.test).accuracy
+    for taught, alone in (calls[:2], calls[2:]):
+        assert {name for name in taught if taught[name] != alone[name]} == {"alpha"}
+    cancel = threading.Event()
+    cancel.set()
+    with pytest.raises(ValueError, match="nothing to compare"):
+        compare(teacher, STUDENT, short, cancel=cancel)
 
 
 @pytest.mark.parametrize(
