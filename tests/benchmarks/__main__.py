@@ -11,7 +11,7 @@ from pathlib import Path
 from compresskit.atomic import write_atomically
 from tests.benchmarks.row import Row
 
-PARTS = ("live", "browser_latency", "quantization", "distillation")
+PARTS = ("live", "browser_latency", "quantization", "pruning", "distillation")
 RESULTS = Path("build/bench.json")
 
 
