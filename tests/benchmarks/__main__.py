@@ -11,7 +11,7 @@ from pathlib import Path
 from compresskit.atomic import write_atomically
 from tests.benchmarks.row import Row
 
-PARTS = ("live", "browser_latency", "quantization", "pruning", "distillation")
+PARTS = ("live", "browser_latency", "quantization", "pruning", "distillation", "coding")
 RESULTS = Path("build/bench.json")
 
 
