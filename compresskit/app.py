@@ -30,11 +30,9 @@ _IDLE_SECONDS = 3600
 
 def page() -> Workbench:
     """Make the workbench that a visitor sees; called in the page's kernel."""
-    from compresskit.data import load_data
     from compresskit.widgets.workbench import Workbench
 
-    data = os.environ.get(DATA)
-    return Workbench(os.environ.get(MODEL, "digit_reader"), load_data(data) if data else None)
+    return Workbench(os.environ.get(MODEL, "digit_reader"), os.environ.get(DATA))
 
 
 def app_command(host: str, port: int, browser: bool) -> list[str]:

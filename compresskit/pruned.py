@@ -13,7 +13,7 @@ from compresskit.data import Split
 from compresskit.litert import model as files
 from compresskit.litert.calibration import tensor_values
 from compresskit.litert.gradients import weight_gradients
-from compresskit.litert.inspect import CHANNEL_AXIS, Site, sites
+from compresskit.litert.inspect import CHANNEL_AXIS, Site, layers, sites
 from compresskit.litert.surgery import cuttable, groups, remove_channels
 from compresskit.pruning import importance
 from compresskit.pruning.patterns import channel_mask, global_masks, pattern_mask
@@ -23,7 +23,9 @@ SAMPLE_DIGITS = 100
 """Digits on which the strength of a layer's inputs is measured, for importance="activation"."""
 
 GRADIENT_DIGITS = 500
-"""Digits over which gradients are averaged, for importance="gradient"."""
+"""Digits over which gradients are averaged, for importance="gradient"; fewer where the network is large."""
+
+_GRADIENT_MACS, _FEWEST_GRADIENTS = 2_500_000_000, 16
 
 Weights = dict[str, NDArray[np.float32]]
 
@@ -196,7 +198,9 @@ def _gradients(base: bytes, sample: Split | None, weights: Weights) -> Mapping[s
     edited = {
         site.weights: weights[site.name] for site in layer_sites(base) if weights[site.name] is not original[site.name]
     }
-    return weight_gradients(files.replace_constants(base, edited) if edited else base, _needed(sample, "gradient"))
+    macs = sum(layer.macs for layer in layers(base))
+    digits = _needed(sample, "gradient").take(max(_FEWEST_GRADIENTS, _GRADIENT_MACS // max(1, macs)))
+    return weight_gradients(files.replace_constants(base, edited) if edited else base, digits)
 
 
 def _needed(sample: Split | None, name: str) -> Split:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compresskit.compression import Compressed, Draft, draft
-from compresskit.data import Digits, Split, load_mnist
+from compresskit.data import Digits, Split, load_data, load_mnist
 from compresskit.evaluation import Score
 from compresskit.litert.inspect import layers as layers_of
 from compresskit.litert.runtime import latency
@@ -170,8 +170,8 @@ class Workbench(Panel):
     model
         What `load_model` takes: the name of a shipped model, a path, a Keras model, or a checkpoint.
     data
-        `Digits` (calibrated on their training digits, scored on their test digits), or a `Split` that serves for both.
-        By default full MNIST.
+        `Digits` (calibrated on their training digits, scored on their test digits), a `Split` that serves for both, or
+        whatever `load_data` takes. By default full MNIST.
     setting
         Where the controls stand at first.
 
@@ -202,13 +202,13 @@ class Workbench(Panel):
     def __init__(
         self,
         model: Any = "digit_reader",
-        data: Digits | Split | None = None,
+        data: Any = None,
         *,
         setting: Setting | None = None,
     ) -> None:
         super().__init__()
         self.checkpoint: Checkpoint = load_model(model)
-        source = load_mnist() if data is None else data
+        source = load_mnist() if data is None else load_data(data)
         self._data: Digits | Split = source
         self.test: Split = source if isinstance(source, Split) else source.test
         self.calibration: Split = source if isinstance(source, Split) else source.train

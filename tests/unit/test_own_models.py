@@ -1,0 +1,108 @@
+"""A model and data of one's own in the workbench: colours with branches, a table of numbers, and what does not fit."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from float_networks import FloatNetwork
+
+import compresskit as ck
+from compresskit import pruned
+from compresskit.data import Split
+from compresskit.widgets.points import Setting, compute_point
+
+RANDOM = np.random.default_rng(5)
+
+
+def colour_network() -> bytes:
+    """Convolutions, depthwise ones, a residual addition: the form of MobileNet, small."""
+    net = FloatNetwork((24, 24, 3), seed=1)
+    x = net.conv(net.input, 16, stride=2)
+    for _ in range(2):
+        x = net.add(x, net.conv(net.depthwise(x), 16, size=1, activation="relu6"))
+    x = net.conv(net.depthwise(x, stride=2), 32, size=1)
+    return net.tflite(net.dense(net.mean(x), 4, activation="none"))
+
+
+def table_network() -> bytes:
+    net = FloatNetwork((12,), seed=2)
+    return net.tflite(net.dense(net.dense(net.input, 40), 3, activation="none"))
+
+
+@pytest.fixture(scope="module", params=["colour", "table"])
+def own(request, tmp_path_factory):
+    """A file and an archive, labelled as the float file reads them: the original is always right."""
+    folder = tmp_path_factory.mktemp(request.param)
+    if request.param == "colour":
+        tflite, examples = colour_network(), RANDOM.integers(0, 256, (120, 24, 24, 3), np.uint8)
+    else:
+        tflite, examples = table_network(), RANDOM.normal(size=(120, 12)).astype(np.float32)
+    (folder / "mine.tflite").write_bytes(tflite)
+    checkpoint = ck.load_model(folder / "mine.tflite")
+    labels = ck.evaluate(checkpoint, Split(examples, np.zeros(len(examples), int))).predictions
+    np.savez(folder / "mine.npz", x=examples, y=labels)
+    return folder
+
+
+def test_the_workbench_opens_it(own):
+    bench = ck.Workbench(own / "mine.tflite", own / "mine.npz")
+    try:
+        assert bench.wait_idle(120)
+        assert bench.point is not None and bench._live.last_error is None
+        before = ck.evaluate(bench.checkpoint, bench.test)
+        assert before.accuracy == 1.0
+        assert bench.point.score.accuracy > 0.6, "eight bits change little"
+        assert bench.point.compressed.size < bench.checkpoint.size
+    finally:
+        bench.close()
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        Setting(0.5, weights=32, activations=32),
+        Setting(0.5),
+        Setting(sparsity=0.25, pattern="channel"),
+        Setting(0.5, importance="activation", scope="global"),
+        Setting(0.5, importance="gradient"),
+        Setting(0.5, pattern="2:4"),
+        Setting(weights=16, activations=32),
+        Setting(weights=8, activations=32),
+        Setting(weights=8, activations=16),
+        Setting(weights=5),
+    ],
+    ids=lambda setting: setting.describe().replace(" ", "-")[:40],
+)
+def test_each_setting_gives_a_file_or_a_sentence(own, setting):
+    model, data = ck.load_model(own / "mine.tflite"), ck.load_data(own / "mine.npz")
+    try:
+        point = compute_point(model, setting, data.test, data.train)
+    except ValueError as error:
+        assert "choose" in str(error)
+        assert any(layer.name in str(error) for layer in model.layers) or "Prune" in str(error), error
+    else:
+        assert point.compressed.size < model.size or setting.weights == 32
+        assert np.isfinite(point.score.accuracy)
+
+
+def test_fewer_examples_are_asked_for_gradients_where_the_network_is_large(own, monkeypatch):
+    model, data = ck.load_model(own / "mine.tflite"), ck.load_data(own / "mine.npz")
+    few = pruned.prune(model.tflite, (ck.Prune(0.5, importance="gradient"),), data.train.take(16))
+    monkeypatch.setattr(pruned, "_GRADIENT_MACS", 1)
+    pruned.prune.cache_clear()
+    all_of_them = pruned.prune(model.tflite, (ck.Prune(0.5, importance="gradient"),), data.train)
+    for index, array in few.weights.items():
+        np.testing.assert_array_equal(array, all_of_them.weights[index])
+
+
+def test_data_of_another_form_is_refused_before_anything_runs(own):
+    with pytest.raises(ValueError, match="resize the images first"):
+        ck.Workbench(own / "mine.tflite", (np.zeros((60, 9, 9), np.uint8), np.arange(60) % 3))
+
+
+def test_labels_that_the_model_does_not_know_are_refused(own):
+    data = ck.load_data(own / "mine.npz")
+    with pytest.raises(ValueError, match=r"labels up to \d+, but the model"):
+        ck.Workbench(
+            own / "mine.tflite", ((data.train.images, data.train.labels + 7), (data.test.images, data.test.labels + 7))
+        )
