@@ -116,6 +116,8 @@ def distill(
     seed: int = 0,
     into: Quantize | None = None,
     keep_zeros: bool = False,
+    attention: tuple[str, str] | None = None,
+    beta: float = 1.0,
     on_progress: Callable[[Progress], None] | None = None,
     cancel: threading.Event | None = None,
     resume: Path | None = None,
@@ -147,6 +149,11 @@ def distill(
         Train while rounding as this step says, see :func:`compresskit.training.quantize.train_quantized`.
     keep_zeros : bool, default False
         Weights of the student that are zero stay zero, to the last bit: for a pruned student.
+    attention : tuple of two str, optional
+        A layer of the student, and the one of the teacher that it is to look like: attention transfer, see
+        :mod:`compresskit.training.attention`.
+    beta : float, default 1
+        Weight of that.
     resume : Path, optional
         File from which a run that was broken off goes on.
 
@@ -170,13 +177,24 @@ def distill(
     _check_loss(temperature, alpha, loss, views, augment)
     if into is not None and keep_zeros:
         raise ValueError("keep_zeros is True and into is a Quantize: choose one; rounding may move a zero")
+    if attention is not None and into is not None:
+        raise ValueError("attention is given and into is a Quantize: choose one; the layers are wrapped while rounding")
+    if isinstance(beta, bool) or not isinstance(beta, int | float | np.number) or not 0 <= beta < np.inf:
+        raise ValueError(f"beta is {beta!r}: give a number of at least 0, such as 1")
     model, name = _student(student, seed)
     teachers = as_teachers(teacher)
-    missing = _check_fit(teachers, model, digits, needed=alpha > 0)
+    missing = _check_fit(teachers, model, digits, needed=alpha > 0 or attention is not None)
     stop = cancel or threading.Event()
-    teaching = KeptLogits(
-        teachers, digits, temperature, alpha, loss, augment, views, probabilities=ends_in_softmax(model), cancel=stop
-    )
+    shared = (teachers, digits, temperature, alpha, loss, augment, views)
+    probabilities = ends_in_softmax(model)
+    if attention is None:
+        teaching = KeptLogits(*shared, probabilities=probabilities, cancel=stop)
+    else:
+        from compresskit.training.attention import LogitsAndAttention
+
+        teaching = LogitsAndAttention(
+            *shared, probabilities=probabilities, cancel=stop, student=model, layers=attention, beta=beta
+        )
     settings: dict[str, Any] = {
         "epochs": epochs,
         "batch_size": batch_size,
@@ -350,7 +368,7 @@ def kept_logits(
             return np.concatenate([*parts, np.zeros((len(split) - start, classes), np.float32)])
         images = split.images[start : start + TEACHER_BATCH]
         if augment != "none" and matrices is not None:
-            images = _moved(images, augment, matrices[start : start + TEACHER_BATCH])
+            images = moved(images, augment, matrices[start : start + TEACHER_BATCH])
         parts.append(outputs(teacher.tflite, images).reshape(len(images), -1))
     found = np.concatenate(parts)
     if ends_in_probabilities(teacher.tflite):
@@ -369,8 +387,22 @@ def kept_logits(
     return found
 
 
-def _moved(images: NDArray[Any], augment: Augmentation, matrices: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Move digits as the training step will; float32 (n, h, w, c)."""
+def moved(images: NDArray[Any], augment: Augmentation, matrices: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Move digits as the training step will.
+
+    Parameters
+    ----------
+    images : ndarray, uint8 or float32, (n, h, w) or (n, h, w, c)
+        Digits.
+    augment : {"shift", "affine"}
+        How.
+    matrices : ndarray of float32, (n, 2, 3)
+        Where to, as ``draw`` gives them.
+
+    Returns
+    -------
+    ndarray of float32, (n, h, w, c)
+    """
     values = as_float(np.asarray(images))
     shaped = values if values.ndim == 4 else values[..., None]
     return np.asarray(transform(augment, tf.constant(shaped), tf.constant(matrices)).numpy())
