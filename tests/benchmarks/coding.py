@@ -102,13 +102,13 @@ def sliders(model: ck.Checkpoint) -> list[Row]:
     def file(number: int, *steps: Any) -> float:
         return 1000 * seconds(lambda: made(number, *steps))
 
-    share, grid = ck.Share(LEVELS), ck.Share(LEVELS, method="uniform")
+    share, layer = ck.Share(LEVELS), ck.Quantize(granularity="tensor")
     return [
         compare("file with 16 shared values, beside int8", lambda n: file(n, share),
                 lambda n: file(n + 100, ck.Quantize()), pairs=PAIRS, unit="ms"),
         compare("16 values, floats, to exact, beside int8", lambda n: exact(n + 200, share),
                 lambda n: exact(n + 300, ck.Quantize()), pairs=PAIRS, unit="ms"),
-        compare("16 values in int4 to exact, beside int8", lambda n: exact(n + 400, grid, ck.Quantize(4, 8)),
+        compare("16 values in int8 to exact, beside int8", lambda n: exact(n + 400, share, layer),
                 lambda n: exact(n + 450, ck.Quantize()), pairs=PAIRS, unit="ms"),
     ]  # fmt: skip
 
