@@ -446,7 +446,7 @@ def table(rows: Mapping[str, Row], refused: Mapping[str, str], current: str) -> 
             numbers = "".join(f'<td class="ck-number">{cell}</td>' for cell in found)
         lines.append(f"<tr{weight}><td>{name}</td>{numbers}</tr>")
     return (
-        f'<table class="ck-table"><thead><tr><th scope="col">pattern</th>{head}</tr></thead>'
+        f'<table class="ck-table"><thead><tr><th scope="col" style="width:8em">pattern</th>{head}</tr></thead>'
         f"<tbody>{''.join(lines)}</tbody></table>"
     )
 

@@ -235,7 +235,7 @@ def table(files: Mapping[str, File], timed: Timed | None) -> str:
         numbers = "".join(f'<td class="ck-number">{cell}</td>' for cell in cells)
         rows.append(f"<tr><td>{html.escape(name)}</td>{numbers}</tr>")
     return (
-        f'<table class="ck-table"><thead><tr><th scope="col">file</th>{head}</tr></thead>'
+        f'<table class="ck-table"><thead><tr><th scope="col" style="width:11em">file</th>{head}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table>"
     )
 
