@@ -165,8 +165,8 @@ def train_pruned(
     schedule : {"polynomial", "cosine", "constant", "iterative", "one-shot"} or Schedule, optional
         How the sparsity grows. "polynomial" (the default; Zhu and Gupta 2017) and "cosine" reach the step's sparsity
         after 60 % of the run and make masks 40 times on the way; "constant" has it from the first step on and makes
-        new masks as often; "iterative" takes four bites; "one-shot" prunes once and trains on. N:M has one sparsity, so
-        there a schedule only says when masks are made. Channels go at once: there it is "one-shot", or left out.
+        new masks as often; "iterative" takes four bites; "one-shot" prunes once and trains on. N:M masks are made
+        once, at the schedule's first turn. Channels go at once: there it is "one-shot", or left out.
     epochs, batch_size, learning_rate, augment, seed, cancel
         As :func:`compresskit.training.fit.fit` takes them.
     on_progress : callable, optional
@@ -513,10 +513,6 @@ def _sorted(
             f"schedule is {schedule!r} with pattern 'channel': channels are cut out before the training begins; leave "
             "the schedule out."
         )
-    if isinstance(schedule, Schedule) and len(weights) > 1:
-        raise ValueError(
-            "schedule: one Schedule cannot serve several steps, which end in sparsities of their own; give its name."
-        )
     named = [name for step in weights for name in step.layers or ()]
     twice = [name for name in named if named.count(name) > 1]
     if twice or (len(weights) > 1 and any(step.layers is None for step in weights)):
@@ -543,16 +539,16 @@ def _pruned_layers(model: tf_keras.Model, checkpoint: Checkpoint, steps: tuple[P
 def _plan(step: Prune, schedule: ScheduleName | Schedule | None, total: int, present: float) -> Schedule:
     """Make the schedule of a step for a run of so many training steps, from the sparsity that there is already."""
     final = step.sparsity or 0.0
+    fixed = parse_pattern(step.pattern).sparsity is not None
     if isinstance(schedule, Schedule):
-        fixed = parse_pattern(step.pattern).sparsity is not None
         if schedule.turns[0] >= total or not (fixed or math.isclose(schedule.applied_at(total - 1), final)):
             raise ValueError(
                 f"schedule: it comes to a sparsity of {schedule.applied_at(total - 1):g} in the {total:,} steps of "
                 f"this run, but the step asks for {final:g}; let its last turn come before {total:,}, and end there"
             )
-        return schedule
+        return OneShot(final, schedule.turns[0]) if fixed else schedule
     end = min(max(1, int(RAMP * total)), total - 1)
-    if schedule == "one-shot" or end < 1:
+    if schedule == "one-shot" or fixed or end < 1:
         return OneShot(final)
     if schedule == "iterative":
         return Iterative(final, min(ROUNDS, end), max(1, end // ROUNDS))

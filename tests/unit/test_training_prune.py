@@ -76,25 +76,18 @@ NAMES = ("conv", "each", "dense", "head")
 # -- against TFMOT ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("pattern", "layers", "options"),
-    [
-        ("unstructured", ("dense", "head"), {}),
-        ("2:4", ("dense", "head"), {"sparsity_m_by_n": (2, 4)}),
-        ("block 1x4", ("dense",), {"block_size": (4, 1)}),
-    ],
-)
-def test_training_gives_the_masks_that_tfmot_gives(few, pattern, layers, options):
+def test_training_gives_the_masks_that_tfmot_gives(few):
     """Both are trained by the same loop on the same digits: one step apart, the masks would differ.
 
-    TFMOT's wrapper counts the first step as 1, and makes N:M masks at that step only.
+    TFMOT's wrapper counts the first step as 1. Its blocks are of matrices, input channels first.
     """
     schedule = tfmot.sparsity.keras.PolynomialDecay(0.0, 0.8, 1, 13, frequency=2)
+    options = {"conv": {}, "dense": {"block_size": (4, 1)}, "head": {"sparsity_m_by_n": (2, 4)}}
 
     def wrapped(layer):
-        if layer.name not in layers:
+        if layer.name not in options:
             return layer
-        return tfmot.sparsity.keras.prune_low_magnitude(layer, pruning_schedule=schedule, **options)
+        return tfmot.sparsity.keras.prune_low_magnitude(layer, pruning_schedule=schedule, **options[layer.name])
 
     theirs = tf_keras.models.clone_model(tiny(3), clone_function=wrapped)
     wrappers = [layer for layer in theirs.layers if hasattr(layer, "pruning_step")]
@@ -106,21 +99,19 @@ def test_training_gives_the_masks_that_tfmot_gives(few, pattern, layers, options
     at(0)
     settings = {"epochs": 1, "batch_size": 64, "learning_rate": 0.01, "augment": "none", "seed": 1}
     fit(theirs, few, **settings, after_step=at)
-    step = ck.Prune(None if pattern == "2:4" else 0.8, pattern=pattern, layers=layers)
-    ours = train_pruned(
-        to_checkpoint(tiny(3), "tiny"),
-        step,
-        few,
-        **settings,
-        schedule="one-shot" if pattern == "2:4" else Polynomial(0.0, 0.8, 0, 12, 2),
-    )
+    steps = [
+        ck.Prune(0.8, layers=("conv",)),
+        ck.Prune(0.8, pattern="block 1x4", layers=("dense",)),
+        ck.Prune(pattern="2:4", layers=("head",)),
+    ]
+    ours = train_pruned(to_checkpoint(tiny(3), "tiny"), steps, few, **settings, schedule=Polynomial(0.0, 0.8, 0, 12, 2))
     assert ours.steps == 20
-    for layer in wrappers:
-        mask = layer.pruning_vars[0][1].numpy().T
+    for layer, sparsity in zip(wrappers, (0.8, 0.8, 0.5), strict=True):
+        mask = to_litert(layer.pruning_vars[0][1].numpy(), layer.layer)
         kernel = kernels(ours.checkpoint)[layer.layer.name]
         np.testing.assert_array_equal(kernel != 0, mask != 0)
-        assert 1 - mask.mean() == pytest.approx(0.5 if pattern == "2:4" else 0.8, abs=0.01)
-        np.testing.assert_allclose(kernel, layer.layer.kernel.numpy().T * mask, atol=2e-4)
+        assert 1 - mask.mean() == pytest.approx(sparsity, abs=0.01)
+        np.testing.assert_allclose(kernel, to_litert(layer.layer.kernel.numpy(), layer.layer) * mask, atol=2e-4)
 
 
 # -- zeros --------------------------------------------------------------------------------------------------------
@@ -140,18 +131,12 @@ def test_zeros_stay_zeros_to_the_last_bit_in_both_files(few, small):
         assert np.count_nonzero(stored[name]) == np.count_nonzero(~gone)
         assert not np.array_equal(after[name], before[name]), "the others are trained"
     assert tuned.sparsity == pruned.sparsity and tuned.turns == ()
+    free = to_keras(pruned.checkpoint)
+    fit(free, few, epochs=1)
+    assert np.mean(free.get_layer("dense").get_weights()[0] == 0) < 0.5, "without masks they would not stay"
     images = few.test.images[:40]
     expected = to_keras(tuned.checkpoint)(images[..., None].astype(np.float32) / 255, training=False).numpy()
     assert np.allclose(outputs(tuned.checkpoint.tflite, images), expected, atol=1e-4)
-
-
-def test_without_the_masks_zeros_would_not_stay(few, small):
-    """What the test above would not see, were momentum and gradients to spare the zeros by themselves."""
-    pruned = train_pruned(small, ck.Prune(0.5, layers=("dense",)), few, epochs=1)
-    model = to_keras(pruned.checkpoint)
-    fit(model, few, epochs=1)
-    kernel = model.get_layer("dense").get_weights()[0]
-    assert np.mean(kernel == 0) < 0.3
 
 
 @pytest.mark.parametrize("importance", ["magnitude", "activation", "gradient", "random"])
@@ -178,23 +163,24 @@ def test_layers_get_sparsities_of_their_own(few, small):
 
 
 @pytest.mark.parametrize("schedule", room.SCHEDULES)
-def test_each_schedule_comes_to_the_sparsity(few, small, schedule):
-    seen = []
-    result = train_pruned(
-        small, ck.Prune(0.7, layers=("dense",)), few, schedule=schedule, epochs=1, on_progress=seen.append
-    )
-    assert result.sparsity == pytest.approx(0.7, abs=0.001)
-    reached = [sparsity for _, sparsity in result.turns]
-    assert reached == sorted(reached) and seen[-1].sparsity == pytest.approx(0.7, abs=0.001)
-    assert {"one-shot": len(reached) == 1, "iterative": len(reached) == 4}.get(schedule, len(reached) > 4)
+@pytest.mark.parametrize("total", [1, 2, 3, 20, 1000])
+def test_each_schedule_comes_to_the_sparsity_within_the_run(schedule, total):
+    plan = room._plan(ck.Prune(0.7), schedule, total, 0.2)
+    turns = [step for step in range(total) if plan.prunes_at(step)]
+    reached = [plan(step) for step in turns]
+    assert reached == sorted(reached) and plan.applied_at(total - 1) == pytest.approx(0.7)
+    assert turns[-1] <= 0.6 * total or total < 4, "what is left has time to recover"
+    if total == 1000:
+        assert {"one-shot": 1, "iterative": 4}.get(schedule, 41) == len(turns)
 
 
 def test_what_is_sparse_already_does_not_grow_back(few, small):
     half = train_pruned(small, ck.Prune(0.5, layers=("dense",)), few, epochs=1, schedule="one-shot").checkpoint
-    further = train_pruned(half, ck.Prune(0.8, layers=("dense",)), few, epochs=1)
-    assert min(sparsity for _, sparsity in further.turns) >= 0.5
-    other = train_pruned(half, ck.Prune(0.5, layers=("head",)), few, epochs=1)
+    assert room._plan(ck.Prune(0.8), None, 100, 0.5)(0) == 0.5
+    seen = []
+    other = train_pruned(half, ck.Prune(0.5, layers=("head",)), few, epochs=1, on_progress=seen.append)
     assert other.layers["dense"] == pytest.approx(0.5, abs=0.001), "layers that no step names keep their zeros"
+    assert seen[-1].sparsity == other.turns[-1][1] == pytest.approx(0.5, abs=0.001)
 
 
 # -- breaking off -------------------------------------------------------------------------------------------------
@@ -221,7 +207,7 @@ def test_a_broken_off_run_goes_on_to_the_same_weights(few, small, tmp_path):
 # -- channels -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["digit_reader", "small_student", "big_teacher"])
+@pytest.mark.parametrize("name", ["digit_reader", "small_student"])
 def test_channels_are_cut_from_both_files_alike(name):
     model = ck.load_model(name)
     step = ck.Prune(0.4, pattern="channel")
@@ -264,7 +250,7 @@ def test_cut_and_pruned_networks_can_be_trained_on(few, small):
 # -- gradients ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["digit_reader", "small_student", "lenet5"])
+@pytest.mark.parametrize("name", ["digit_reader", "small_student"])
 def test_numpys_gradients_are_those_of_the_tape(digits, name):
     model, sample = ck.load_model(name), digits.train.take(60)
     found, keras = weight_gradients(model.tflite, sample), to_keras(model)
@@ -287,36 +273,39 @@ def test_a_ticket_is_rewound_to_the_first_weights_and_its_masks_are_nested(few, 
         return real(model, *arguments, **settings)
 
     monkeypatch.setattr(room, "fit", watched)
-    seen = []
-    ticket = lottery_ticket(
-        tiny, few, sparsity=0.75, rounds=2, control="shuffled", seed=5, on_progress=seen.append, learning_rate=0.005
-    )
+    ticket = lottery_ticket(tiny, few, sparsity=0.75, rounds=2, seed=5, learning_rate=0.005)
     assert [each.sparsity for each in ticket.rounds] == pytest.approx([0, 0.5, 0.75], abs=0.01)
-    assert [each.control is None for each in ticket.rounds] == [True, False, False]
-    first, middle, _, last, shuffled = starts
+    assert [each.control for each in ticket.rounds] == [None] * 3 and not ticket.cancelled
+    first, middle, last = starts
     for name in NAMES:
-        for later in (middle, last, shuffled):
+        for later in (middle, last):
             kept = later[name] != 0
             np.testing.assert_array_equal(later[name][kept], first[name][kept])
         assert not (last[name] != 0)[middle[name] == 0].any()
-        assert np.count_nonzero(last[name]) == np.count_nonzero(shuffled[name])
     final = kernels(ticket.checkpoint)
     for name in NAMES:
         np.testing.assert_array_equal(final[name] != 0, ticket.masks[name])
-    assert (seen[-1].epoch, seen[-1].epochs) == (5, 5) and seen[-1].seconds_left == 0
 
 
-def test_a_control_starts_from_other_weights_and_a_search_goes_on_where_it_was_broken_off(few, tmp_path):
+def test_a_search_goes_on_where_it_was_broken_off_and_counts_its_controls(few, tmp_path):
     settings = {"sparsity": 0.5, "rounds": 1, "control": "reinitialized", "resume": tmp_path / "search.npz"}
-    cancel = threading.Event()
+    cancel, seen = threading.Event(), []
     stopped = lottery_ticket(
         tiny, few, **settings, cancel=cancel, on_progress=lambda progress: progress.epoch == 2 and cancel.set()
     )
     assert stopped.cancelled and len(stopped.rounds) == 1
-    resumed = lottery_ticket(tiny, few, **settings)
-    whole = lottery_ticket(tiny, few, **{**settings, "resume": None})
-    assert resumed.rounds == whole.rounds and not resumed.cancelled
-    assert resumed.checkpoint.tflite == whole.checkpoint.tflite
+    resumed = lottery_ticket(tiny, few, **settings, on_progress=seen.append)
+    assert resumed.rounds[0] == stopped.rounds[0] and not resumed.cancelled
+    assert resumed.rounds[1].control is not None
+    assert (seen[-1].epoch, seen[-1].epochs) == (3, 3) and seen[-1].seconds_left == 0
+
+
+def test_controls_have_as_many_weights_and_another_luck():
+    kept = {"a": np.arange(100).reshape(10, 10) % 3 == 0, "b": np.arange(20) < 5}
+    drawn = room._shuffled(kept, 1)
+    for name in kept:
+        assert np.count_nonzero(drawn[name]) == np.count_nonzero(kept[name])
+        assert not np.array_equal(drawn[name], kept[name])
 
 
 # -- refused ------------------------------------------------------------------------------------------------------
@@ -350,9 +339,9 @@ def no_training(monkeypatch):
         (ck.Prune(0.5), Polynomial(0, 0.5, 0, 900), "comes to a sparsity of .* in the 20 steps of this run"),
         (ck.Prune(0.5), OneShot(0.6), "comes to a sparsity of 0.6 in the 20 steps"),
         (
-            [ck.Prune(0.5, layers=("head",)), ck.Prune(0.5, layers=("conv",))],
+            [ck.Prune(0.5, layers=("head",)), ck.Prune(0.6, layers=("conv",))],
             Constant(0.5),
-            "one Schedule cannot",
+            "asks for 0.6",
         ),
     ],
 )
