@@ -154,6 +154,8 @@ def test_the_plan_prunes_where_it_costs_least(model, scan):
     assert chosen.expected_drop == pytest.approx(0.005)
     made = ck.compress(model, Choice(tuple(chosen.sparsities.items())).recipe())
     assert made.deflated_size == pytest.approx(chosen.cost, rel=0.02)
+    saved = layer_bytes(model.tflite, "dense1", 0.0) - layer_bytes(model.tflite, "dense1", 0.8)
+    assert chosen.cost == model.deflated_size - saved, "what is not weights is counted as well"
     with pytest.raises(ValueError, match="raise the budget"):
         plan(model, scan, 1000)
 
