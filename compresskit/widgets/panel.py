@@ -53,6 +53,10 @@ class Toolbar(anywidget.AnyWidget):  # type: ignore[misc]
         """Show a short text beside the buttons for a few seconds."""
         self.send({"type": "say", "text": text})
 
+    def hand_over(self, name: str, content: bytes) -> None:
+        """Let the browser save a file."""
+        self.send({"type": "file", "name": name}, buffers=[content])
+
     def _on_message(self, _widget: object, message: dict[str, Any], _buffers: object) -> None:
         asked = message.get("type")
         if asked not in ("download", "other") or (asked == "other" and self._other is None):
@@ -60,7 +64,7 @@ class Toolbar(anywidget.AnyWidget):  # type: ignore[misc]
         name, content = (self.file_name, self._content) if asked == "download" else (self.other_name, self._other)
         try:
             assert content is not None
-            self.send({"type": "file", "name": name}, buffers=[content()])
+            self.hand_over(name, content())
         except Exception as error:  # nothing else would show it: messages have no cell to fail in
             self.say(sentence(error))
 

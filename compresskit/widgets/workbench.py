@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 import html
+import os
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -20,7 +21,7 @@ from compresskit.litert.inspect import layers as layers_of
 from compresskit.litert.runtime import latency
 from compresskit.pruning.patterns import parse_pattern
 from compresskit.recipe import Recipe
-from compresskit.widgets import views
+from compresskit.widgets import export, views
 from compresskit.widgets.figures import Chart
 from compresskit.widgets.jobs import Job, Trained, Training
 from compresskit.widgets.layer_by_layer import BITS, Choice, LayerByLayer
@@ -47,8 +48,10 @@ from compresskit.widgets.points import (
     read_digits,
     view_weights,
 )
+from compresskit.widgets.session import Session
 from compresskit.widgets.training_tab import TrainingTab, Wish
 from compresskit.widgets.views import Mark, kilobytes, percent, times_smaller
+from compresskit.widgets.visits import Visit
 from compresskit.zoo import Checkpoint, load_model
 
 ORIGINAL: Final = Setting(weights=32, activations=32)
@@ -110,43 +113,6 @@ REMEMBERED_FILES: Final = 8
 
 
 @dataclass(frozen=True)
-class Visit:
-    """A point on the plot. The file is not kept: a hundred of them would fill the memory of a small machine.
-
-    Attributes
-    ----------
-    setting : Setting
-        Where the controls stood.
-    recipe : Recipe
-        What was done.
-    size : int
-        Bytes of the file.
-    measured : mapping of str to float
-        Place on each axis of `AXES` that was asked for, in its unit.
-    accuracy, interval, n : float, (float, float), int
-        As in `Score`.
-    exact : bool
-        Whether all digits were read.
-    """
-
-    setting: Setting
-    recipe: Recipe
-    size: int
-    measured: Mapping[str, float]
-    accuracy: float
-    interval: tuple[float, float]
-    n: int
-    exact: bool
-
-    def mark(self, axis: str) -> Mark:
-        """Place the point on the plot; on an axis that was not measured, where the file's size would be."""
-        return Mark(
-            self.size, self.accuracy, *self.interval, self.n, self.exact, self.setting.describe(),
-            self.measured.get(axis), bool(self.setting.model),
-        )  # fmt: skip
-
-
-@dataclass(frozen=True)
 class Model:
     """A model that the steps can be done to.
 
@@ -174,6 +140,9 @@ class Workbench(Panel):
         whatever `load_data` takes. By default full MNIST.
     setting
         Where the controls stand at first.
+    session
+        A folder in which every point is kept with its file, and every trained model. If it holds some already, they are
+        on the plot again.
 
     Attributes
     ----------
@@ -205,6 +174,7 @@ class Workbench(Panel):
         data: Any = None,
         *,
         setting: Setting | None = None,
+        session: str | os.PathLike[str] | None = None,
     ) -> None:
         super().__init__()
         self.checkpoint: Checkpoint = load_model(model)
@@ -225,7 +195,9 @@ class Workbench(Panel):
         self._moving = False
         self._weights_shown: tuple[Place, str] | None = None
         self.point: Point | None = None
+        self._session = None if session is None else Session(session, self.checkpoint, self.test, self._not_kept)
         self._build(setting or Setting())
+        self._reopen()
         live: Live[Setting, Point] = Live(
             self._preview if self._sample is not self.test else None,
             self._exact,
@@ -238,6 +210,18 @@ class Workbench(Panel):
         self._live = live
         self._lives.append(live)
         live.submit(self.setting)
+
+    def _reopen(self) -> None:
+        """Put what the session holds back into the panel."""
+        if self._session is None:
+            return
+        for label, (checkpoint, code) in self._session.models().items():
+            self.models[label] = Model(checkpoint, code)
+        self._list_models()
+        for visit in self._session.visits():
+            if visit.setting.model in self.models:
+                self._visits[_place(visit.setting)] = visit
+        self._list_visits()
 
     def _check_fit(self) -> None:
         example, wanted = int(np.prod(self.test.images.shape[1:])), int(np.prod(self.checkpoint.input_shape))
@@ -389,10 +373,65 @@ class Workbench(Panel):
             "Grid": ipywidgets.VBox([self._controls[name] for name in GRID]),
             "Train": self._training.box,
             "Plot": ipywidgets.VBox([self._axis, self._upward, self._back]),
+            "Keep": self._keeping(),
         }
         for tab in tabs.values():
             classed(tab, "ck-tab")
         return classed(ipywidgets.Tab(list(tabs.values()), titles=tuple(tabs)), "ck-tabs")
+
+    def _keeping(self) -> Any:
+        """Offer what can be taken out of the workbench besides the file."""
+        told = {
+            "Table of all points (CSV)": self._table_of_points,
+            "Report that opens anywhere (HTML)": self._report,
+            "Notebook that makes this point again": self._notebook,
+        }
+        buttons = []
+        for label, content in told.items():
+            button = button_of(label, "ck-keep")
+            button.on_click(lambda _, content=content: self._hand_over(content))
+            buttons.append(button)
+        where = 'Nothing is kept on disk: Workbench(..., session="folder") keeps every point with its file.'
+        if self._session is not None:
+            where = f"Every point is kept with its file in the folder {self._session.folder}."
+        self._kept_note = markup(_note(where, "ck-three-lines"))
+        return ipywidgets.VBox([*buttons, self._kept_note])
+
+    def _not_kept(self, told: str) -> None:
+        self._kept_note.value = f'<div class="ck-note ck-error" role="alert">{html.escape(told)}</div>'
+        self._toolbar.say(told)
+
+    def _hand_over(self, content: Callable[[], tuple[str, str]]) -> None:
+        try:
+            name, text = content()
+            self._toolbar.hand_over(name, text.encode())
+        except ValueError as error:
+            self._toolbar.say(sentence(error))
+
+    def _table_of_points(self) -> tuple[str, str]:
+        with self.lock:
+            return f"{self.checkpoint.name}_points.csv", export.points_csv(self._first(), self.points)
+
+    def _report(self) -> tuple[str, str]:
+        with self.lock:
+            text = export.report_html(self.checkpoint.name, self._first(), self.points, self.test.notice)
+            return f"{self.checkpoint.name}_report.html", text
+
+    def _notebook(self) -> tuple[str, str]:
+        with self.lock:
+            visit = None if self.point is None else self._visits.get(_place(self.point.setting))
+            if visit is None:
+                raise ValueError("The original needs no notebook; move a slider first.")
+            name = file_name(self.checkpoint.name, visit.setting)
+            program = python_of(self.checkpoint.name, visit.recipe, name, self.models[visit.setting.model].code)
+            return name.replace(".tflite", ".ipynb"), export.notebook_json(self.checkpoint.name, program, visit)
+
+    def _first(self) -> Mark:
+        """Give the original's point."""
+        star = self._star("file")
+        if star is None:
+            raise ValueError("There is no point yet; wait for the first.")
+        return star
 
     def _names(self) -> dict[str, str]:
         own = {
@@ -617,16 +656,11 @@ class Workbench(Panel):
         training = result.training
         name = {"fine-tune": "fine-tuned", "quantize": "trained with rounding", "distill": "distilled"}[training.kind]
         label = f"{name} {sum(each.startswith(name) for each in self.models) + 1}"
-        shown = self.setting.model
         earlier = self.models[self._trained_from].code
         self.models[label] = Model(result.checkpoint, (*earlier, *_code_of(training)))
-        options = [(each or "the original", each) for each in self.models]
-        self._moving = True
-        try:
-            self._controls["model"].options = options
-            self._controls["model"].value = shown
-        finally:
-            self._moving = False
+        self._list_models()
+        if self._session is not None:
+            self._session.keep_model(label, result.checkpoint, self.models[label].code)
         changed: dict[str, Any] = {"model": label}
         if training.kind == "fine-tune":
             changed |= {"sparsity": 0.0, "pattern": "unstructured", "sparsities": ()}
@@ -635,12 +669,24 @@ class Workbench(Panel):
         self.move_to(replace(self.setting, **changed))
         return f"{'Cancelled early' if result.cancelled else 'Trained'}: now on {label!r}"
 
+    def _list_models(self) -> None:
+        """Offer the models that there are; the choice stays."""
+        shown = self.setting.model
+        self._moving = True
+        try:
+            self._controls["model"].options = [(each or "the original", each) for each in self.models]
+            self._controls["model"].value = shown
+        finally:
+            self._moving = False
+
     def close(self) -> None:
         """End the threads of the workbench, of the view of single layers, and a training that is under way."""
         self._training.close()
         if self._detail is not None:
             self._detail.close()
         super().close()
+        if self._session is not None:
+            self._session.close()
 
     def _on_back(self, change: Any) -> None:
         visit = change["new"]
@@ -708,9 +754,13 @@ class Workbench(Panel):
             return
         size, score = point.compressed.size, point.score
         measured = _measured(point) if earlier is None else {**earlier.measured, **_measured(point)}
-        self._visits[place] = Visit(
-            point.setting, point.compressed.recipe, size, measured, score.accuracy, score.interval, score.n, point.exact
-        )
+        visit = Visit(
+            point.setting, point.compressed.recipe, size, measured, score.accuracy, score.interval, score.n,
+            point.exact, point.compressed.digest,
+        )  # fmt: skip
+        self._visits[place] = visit
+        if point.exact and self._session is not None:
+            self._session.keep(visit, point.compressed.tflite)
 
     def _draw_tradeoff(self) -> None:
         axis = self._axis.value

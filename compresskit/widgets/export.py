@@ -1,0 +1,212 @@
+"""What can be taken out of a workbench: a table, a report that opens anywhere, a notebook that makes a point again."""
+
+from __future__ import annotations
+
+import csv
+import html
+import io
+import json
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+
+from compresskit.widgets.views import Mark, kilobytes, percent, times_smaller, tradeoff_picture
+from compresskit.widgets.visits import Visit
+
+_COLUMNS = (
+    "what", "bytes", "deflated_bytes", "packed_bytes", "million_macs", "latency_us",
+    "accuracy", "low", "high", "misread", "digits", "all_digits", "sha256", "recipe",
+)  # fmt: skip
+_PACKAGES = ("ai-edge-litert", "ai-edge-quantizer", "numpy")
+
+
+def points_csv(original: Mark, visits: Sequence[Visit]) -> str:
+    """Write the points as a table, the original first.
+
+    Parameters
+    ----------
+    original
+        The original model's point.
+    visits
+        The others.
+
+    Returns
+    -------
+    str
+        CSV with a line of names. Sizes in bytes; accuracy and its interval as fractions; what was not measured is
+        empty; the recipe as JSON.
+    """
+    written = io.StringIO()
+    table = csv.writer(written, lineterminator="\n")
+    table.writerow(_COLUMNS)
+    first = [original.label, original.size, "", "", "", "", original.accuracy, original.low, original.high]
+    misread = original.n - round(original.accuracy * original.n)
+    table.writerow([*first, misread, original.n, original.exact, "", ""])
+    for visit in visits:
+        table.writerow(
+            [
+                visit.setting.describe(),
+                visit.size,
+                _bytes(visit.measured, "zipped"),
+                _bytes(visit.measured, "packed"),
+                visit.measured.get("macs", ""),
+                visit.measured.get("latency", ""),
+                visit.accuracy,
+                *visit.interval,
+                visit.n - round(visit.accuracy * visit.n),
+                visit.n,
+                visit.exact,
+                visit.digest,
+                visit.recipe.to_json(),
+            ]
+        )
+    return written.getvalue()
+
+
+def _bytes(measured: Mapping[str, float], axis: str) -> int | str:
+    return round(1000 * measured[axis]) if axis in measured else ""
+
+
+def frontier(original: Mark, visits: Sequence[Visit]) -> tuple[Visit, ...]:
+    """Choose the points that no other beats: none is at most as large and more accurate, or smaller and as accurate.
+
+    Parameters
+    ----------
+    original
+        The original model's point, which may beat others.
+    visits
+        Points; previews are left out.
+
+    Returns
+    -------
+    tuple of Visit
+        From the smallest to the largest.
+    """
+    best = -1.0
+    kept = []
+    for visit in sorted((each for each in visits if each.exact), key=lambda each: (each.size, -each.accuracy)):
+        beaten = visit.accuracy <= best or (original.size <= visit.size and original.accuracy >= visit.accuracy)
+        if not beaten:
+            kept.append(visit)
+        best = max(best, visit.accuracy)
+    return tuple(kept)
+
+
+def report_html(model: str, original: Mark, visits: Sequence[Visit], notice: str = "") -> str:
+    """Write a report: the plot, the frontier, every point with its recipe; one file that needs nothing else.
+
+    Parameters
+    ----------
+    model
+        Name of the model.
+    original, visits
+        As for `points_csv`.
+    notice
+        What has to be said about the digits, if anything.
+
+    Returns
+    -------
+    str
+        HTML without scripts, which asks the network for nothing.
+    """
+    marks = [visit.mark("file") for visit in visits]
+    picture = tradeoff_picture(original, marks, "size of the file (kB)", 860, 420).svg() if marks else ""
+    best = frontier(original, visits)
+    versions = ", ".join(f"{name} {version(name)}" for name in ("compresskit", *_PACKAGES))
+    about = f"Sizes are lengths of files; accuracy is LiteRT's answer on {original.n:,} digits. {notice}".strip()
+    body = [
+        f"<h1>{html.escape(model)}: size against accuracy</h1>",
+        f"<p>{html.escape(about)}</p>",
+        f"<figure>{picture}</figure>",
+        "<h2>Points that no other beats</h2>",
+        _table(original, best) if best else "<p>None yet: the original beats all of them.</p>",
+        "<h2>All points</h2>",
+        _table(original, visits),
+        f"<p class='small'>Made with {html.escape(versions)}.</p>",
+    ]
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        f"<title>{html.escape(model)}: report</title><style>{_STYLE}</style></head>\n"
+        f"<body>{''.join(body)}</body></html>\n"
+    )
+
+
+_STYLE = (
+    "body{font:15px/1.5 sans-serif;max-width:960px;margin:2em auto;padding:0 1em;color:#222;background:#fff}"
+    "table{border-collapse:collapse;width:100%}th,td{text-align:right;padding:.3em .6em;border-bottom:1px solid #ddd}"
+    "th:first-child,td:first-child{text-align:left}.small{color:#666;font-size:13px}"
+    "pre{white-space:pre-wrap;font-size:12px;margin:.3em 0}summary{cursor:pointer}svg{width:100%;height:auto}"
+)
+
+
+def _table(original: Mark, visits: Sequence[Visit]) -> str:
+    head = "<tr><th>what was done</th><th>file</th><th></th><th>accuracy</th><th>95 % interval</th><th>digits</th></tr>"
+    rows = [_row(original.label, original.size, original.accuracy, (original.low, original.high), original.n, "", "")]
+    for visit in visits:
+        smaller = times_smaller(original.size, visit.size)
+        rows.append(
+            _row(
+                visit.setting.describe(),
+                visit.size,
+                visit.accuracy,
+                visit.interval,
+                visit.n,
+                smaller,
+                visit.recipe.to_python(),
+            )
+        )
+    return f"<table>{head}{''.join(rows)}</table>"
+
+
+def _row(
+    what: str, size: int, accuracy: float, interval: tuple[float, float], n: int, smaller: str, recipe: str
+) -> str:
+    told = html.escape(what)
+    if recipe:
+        told = f"<details><summary>{told}</summary><pre>{html.escape(recipe)}</pre></details>"
+    low, high = (percent(each) for each in interval)
+    return (
+        f"<tr><td>{told}</td><td>{kilobytes(size)}</td><td>{smaller}</td><td>{percent(accuracy)}</td>"
+        f"<td>{low} to {high}</td><td>{n:,}</td></tr>"
+    )
+
+
+def notebook_json(model: str, program: str, visit: Visit) -> str:
+    """Write a notebook that makes a point again from the original, and says whether it is the same.
+
+    Parameters
+    ----------
+    model
+        Name of the model.
+    program
+        The Python that makes the file, one statement a line; it leaves it in ``small``.
+    visit
+        The point.
+
+    Returns
+    -------
+    str
+        A notebook in version 4 of the format, without outputs.
+    """
+    told = (
+        f"# {model}: {visit.setting.describe()}\n\n{visit.size:,} bytes, {percent(visit.accuracy)} of {visit.n:,} "
+        f"digits (95 % interval {percent(visit.interval[0])} to {percent(visit.interval[1])})."
+    )
+    check = (
+        "import hashlib\n\n"
+        f"same = hashlib.sha256(small.tflite).hexdigest() == {visit.digest!r}\n"
+        'print("The same file, byte for byte." if same else "Another file: a package, or the model, is another.")'
+    )
+    cells = [
+        {"cell_type": "markdown", "id": "about", "metadata": {}, "source": told.splitlines(keepends=True)},
+        *(
+            {
+                "cell_type": "code", "id": name, "metadata": {}, "execution_count": None, "outputs": [],
+                "source": source.splitlines(keepends=True),
+            }
+            for name, source in (("program", program), ("check", check))
+        ),
+    ]  # fmt: skip
+    kernel = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
+    return json.dumps(
+        {"cells": cells, "metadata": {"kernelspec": kernel}, "nbformat": 4, "nbformat_minor": 5}, indent=1
+    )

@@ -1,0 +1,93 @@
+"""A point on the plot of a workbench, as data: it is drawn, kept on disk, and exported from here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from compresskit.recipe import Recipe
+from compresskit.widgets.points import Setting
+from compresskit.widgets.views import Mark
+
+
+@dataclass(frozen=True)
+class Visit:
+    """A point on the plot. The file is not kept: a hundred of them would fill the memory of a small machine.
+
+    Attributes
+    ----------
+    setting : Setting
+        Where the controls stood.
+    recipe : Recipe
+        What was done.
+    size : int
+        Bytes of the file.
+    measured : mapping of str to float
+        Place on each axis of the plot that was asked for, in its unit.
+    accuracy, interval, n : float, (float, float), int
+        As in `Score`.
+    exact : bool
+        Whether all digits were read.
+    digest : str
+        sha256 of the file, in hexadecimal.
+    """
+
+    setting: Setting
+    recipe: Recipe
+    size: int
+    measured: Mapping[str, float]
+    accuracy: float
+    interval: tuple[float, float]
+    n: int
+    exact: bool
+    digest: str = ""
+
+    def mark(self, axis: str) -> Mark:
+        """Place the point on the plot; on an axis that was not measured, where the file's size would be."""
+        return Mark(
+            self.size, self.accuracy, *self.interval, self.n, self.exact, self.setting.describe(),
+            self.measured.get(axis), bool(self.setting.model),
+        )  # fmt: skip
+
+
+def to_plain(visit: Visit) -> dict[str, Any]:
+    """Turn a visit into what JSON can hold."""
+    plain = {each.name: getattr(visit, each.name) for each in fields(visit)}
+    return {
+        **plain,
+        "setting": asdict(visit.setting),
+        "recipe": visit.recipe.to_json(),
+        "measured": dict(visit.measured),
+    }
+
+
+def from_plain(plain: Mapping[str, Any]) -> Visit:
+    """Make the visit that `to_plain` was given.
+
+    Raises
+    ------
+    ValueError
+        If something is missing or of another kind.
+    """
+    try:
+        setting = {name: _tuples(value) for name, value in plain["setting"].items()}
+        low, high = plain["interval"]
+        return Visit(
+            Setting(**setting),
+            Recipe.from_json(plain["recipe"]),
+            int(plain["size"]),
+            {str(axis): float(place) for axis, place in plain["measured"].items()},
+            float(plain["accuracy"]),
+            (float(low), float(high)),
+            int(plain["n"]),
+            bool(plain["exact"]),
+            str(plain["digest"]),
+        )
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ValueError(f"this is no point of a workbench ({type(error).__name__}: {error})") from error
+
+
+def _tuples(value: Any) -> Any:
+    """JSON knows lists only; settings are compared and hashed, so they hold tuples."""
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value

@@ -1,0 +1,268 @@
+"""A workbench on disk and taken out of it: nothing lost, nothing mixed up, every export what the plot shows."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import shutil
+from html.parser import HTMLParser
+
+import nbformat
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from nbclient import NotebookClient
+
+import compresskit as ck
+from compresskit.data import Split
+from compresskit.widgets import export
+from compresskit.widgets.points import Setting
+from compresskit.widgets.session import Session
+from compresskit.widgets.views import Mark
+from compresskit.widgets.visits import Visit, from_plain, to_plain
+from compresskit.widgets.workbench import Workbench
+
+PATIENCE = 120.0
+
+
+@pytest.fixture(scope="module")
+def data(digits):
+    return digits.test.take(300)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return ck.load_model("small_student")
+
+
+@pytest.fixture
+def make(data, model):
+    made = []
+
+    def workbench(folder, **more):
+        made.append(Workbench(model, data, session=folder, **more))
+        return made[-1]
+
+    yield workbench
+    for bench in made:
+        bench.close()
+
+
+def visit_of(setting: Setting, size: int = 1000, accuracy: float = 0.9, exact: bool = True) -> Visit:
+    measured = {"file": size / 1000, "macs": 0.2}
+    return Visit(
+        setting, setting.recipe(), size, measured, accuracy, (accuracy - 0.01, accuracy + 0.01), 300, exact, "0" * 64
+    )
+
+
+SETTINGS = st.builds(
+    Setting,
+    sparsity=st.sampled_from([0.0, 0.3, 0.97]),
+    scope=st.sampled_from(["layer", "global"]),
+    weights=st.sampled_from([4, 8]),
+    sparsities=st.just(()) | st.just((("head", 0.5), ("conv", None))),
+    layers=st.just(()) | st.just((("head", 4), ("conv", 8))),
+    model=st.sampled_from(["", "fine-tuned 1"]),
+)
+
+
+@settings(max_examples=50, deadline=None)
+@given(SETTINGS)
+def test_a_point_comes_back_from_json_as_it_was(setting):
+    visit = visit_of(setting)
+    assert from_plain(json.loads(json.dumps(to_plain(visit)))) == visit
+
+
+@pytest.mark.parametrize("plain", [{}, {"setting": 3}, {"setting": {"no_such": 1}, "interval": [0, 1]}])
+def test_what_is_no_point_is_refused(plain):
+    with pytest.raises(ValueError, match="no point of a workbench"):
+        from_plain(plain)
+
+
+def test_points_are_there_again_tomorrow(make, tmp_path):
+    first = make(tmp_path / "mine")
+    assert first.wait_idle(PATIENCE)
+    first.move_to(Setting(0.5))
+    assert first.wait_idle(PATIENCE)
+    assert first.point is not None
+    tflite = first.point.compressed.tflite
+    first.close()
+    second = make(tmp_path / "mine")
+    assert second.wait_idle(PATIENCE)
+    assert second.points == first.points
+    kept = second._session.file(hashlib.sha256(tflite).hexdigest())
+    assert kept == tflite
+    assert len(second._back.options) == len(first._back.options)
+
+
+def test_a_crash_loses_no_finished_point(make, tmp_path):
+    """The process ends between two points, and in the middle of writing a third."""
+    bench = make(tmp_path / "mine")
+    assert bench.wait_idle(PATIENCE)
+    bench.close()
+    copied = tmp_path / "after"
+    shutil.copytree(tmp_path / "mine", copied)
+    (copied / "points" / ".half.json.123.abc").write_bytes(b'{"set')  # what write_atomically leaves behind
+    (copied / "points" / "damaged.json").write_bytes(b'{"order": 2')
+    again = make(copied)
+    assert again.wait_idle(PATIENCE)
+    assert again.points == bench.points
+    assert again._session.visits() == bench.points and again._session.damaged == ("damaged.json",)
+
+
+def test_a_trained_model_is_there_again(model, data, tmp_path, make):
+    session = Session(tmp_path / "mine", model, data, pytest.fail)
+    other = ck.load_model("lenet5")
+    session.keep_model("fine-tuned 1", other, ("model = fine_tune(model, digits).checkpoint",))
+    session.close()
+    bench = make(tmp_path / "mine")
+    assert list(bench.models) == ["", "fine-tuned 1"]
+    assert bench.models["fine-tuned 1"].checkpoint.tflite == other.tflite
+    assert bench.models["fine-tuned 1"].checkpoint.keras == other.keras
+    assert ("fine-tuned 1", "fine-tuned 1") in bench._controls["model"].options
+
+
+def test_a_session_of_something_else_is_refused(model, data, tmp_path, digits):
+    Session(tmp_path / "mine", model, data, pytest.fail).close()
+    with pytest.raises(ValueError, match="belongs to another model"):
+        Session(tmp_path / "mine", ck.load_model("lenet5"), data, pytest.fail)
+    with pytest.raises(ValueError, match="belongs to another data"):
+        Session(tmp_path / "mine", model, digits.test.take(200), pytest.fail)
+    about = json.loads((tmp_path / "mine" / "session.json").read_text())
+    (tmp_path / "mine" / "session.json").write_text(json.dumps({**about, "version": 2}))
+    with pytest.raises(ValueError, match="newer than this program"):
+        Session(tmp_path / "mine", model, data, pytest.fail)
+    (tmp_path / "mine" / "session.json").write_text("{")
+    with pytest.raises(ValueError, match="cannot be read"):
+        Session(tmp_path / "mine", model, data, pytest.fail)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "letter.txt").write_text("dear")
+    with pytest.raises(ValueError, match="choose an empty folder"):
+        Session(tmp_path / "full", model, data, pytest.fail)
+    assert [each.name for each in (tmp_path / "full").iterdir()] == ["letter.txt"]
+
+
+def test_an_altered_file_is_not_given(model, data, tmp_path):
+    session = Session(tmp_path / "mine", model, data, pytest.fail)
+    small = ck.compress(model, ck.Recipe())
+    visit = Visit(Setting(), small.recipe, small.size, {}, 0.9, (0.8, 0.95), 300, True, small.digest)
+    session.keep(visit, small.tflite)
+    session.close()
+    assert session.file(small.digest) == small.tflite
+    path = tmp_path / "mine" / "files" / f"{small.digest}.tflite"
+    path.write_bytes(small.tflite[:-1] + b"x")
+    with pytest.raises(ValueError, match="not what it was"):
+        session.file(small.digest)
+    path.unlink()
+    with pytest.raises(ValueError, match="make the point again"):
+        session.file(small.digest)
+
+
+def test_a_disk_that_takes_nothing_is_told(model, data, tmp_path):
+    heard: list[str] = []
+    session = Session(tmp_path / "mine", model, data, heard.append)
+    (tmp_path / "mine" / "points").write_text("a file where a folder should be")
+    session.keep(visit_of(Setting(0.3)), b"")
+    session.close()
+    assert len(heard) == 1 and "Not kept in" in heard[0]
+
+
+ORIGINAL = Mark(5000, 0.98, 0.97, 0.99, 300, True, "the original")
+
+
+def test_the_table_holds_every_point():
+    visits = (visit_of(Setting(0.3), 2000), visit_of(Setting(0.5, weights=4), 900, 0.5, exact=False))
+    rows = list(csv.DictReader(io.StringIO(export.points_csv(ORIGINAL, visits))))
+    assert [row["what"] for row in rows] == ["the original", *(visit.setting.describe() for visit in visits)]
+    assert [int(row["bytes"]) for row in rows] == [5000, 2000, 900]
+    assert [int(row["misread"]) for row in rows] == [6, 30, 150]
+    assert [row["all_digits"] for row in rows] == ["True", "True", "False"]
+    assert ck.Recipe.from_json(rows[1]["recipe"]) == visits[0].recipe
+    assert rows[1]["deflated_bytes"] == ""
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), max_size=8))
+def test_nothing_beats_the_frontier(found):
+    visits = [visit_of(Setting(i / 100), 600 * size, accuracy / 10) for i, (size, accuracy) in enumerate(found)]
+    best = export.frontier(ORIGINAL, visits)
+    every = [(visit.size, visit.accuracy) for visit in visits] + [(ORIGINAL.size, ORIGINAL.accuracy)]
+
+    def beaten(size, accuracy):
+        return any(other <= size and more >= accuracy and (other, more) != (size, accuracy) for other, more in every)
+
+    kept = [(visit.size, visit.accuracy) for visit in best]
+    assert kept == sorted(set(kept))
+    assert not any(beaten(*each) for each in kept)
+    expected = {each for each in every[:-1] if not beaten(*each) and each != every[-1]}
+    assert set(kept) == expected
+
+
+class Reader(HTMLParser):
+    """Collects the tags and what they ask the network for."""
+
+    def __init__(self):
+        super().__init__()
+        self.tags, self.asked, self.text = [], [], []
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        self.asked += [value for name, value in attributes if name in ("src", "href") and not value.startswith("data:")]
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def test_the_report_stands_alone():
+    visits = (visit_of(Setting(0.3), 2000, 0.97), visit_of(Setting(0.5), 900, 0.9))
+    read = Reader()
+    read.feed(export.report_html("<my> model", ORIGINAL, visits, "An offline sample."))
+    assert read.asked == [] and "script" not in read.tags and "link" not in read.tags
+    text = " ".join(read.text)
+    assert "<my> model" in text and "An offline sample." in text and visits[0].recipe.to_python() in text
+    assert read.tags.count("tr") == 2 * (1 + 1 + 2) and "svg" in read.tags
+
+
+def test_the_notebook_makes_the_same_file(make, tmp_path, digits):
+    bench = make(tmp_path / "mine")
+    assert bench.wait_idle(PATIENCE)
+    bench.move_to(Setting(0.4, weights=8, activations=32))  # needs no digits to calibrate on: any will do
+    assert bench.wait_idle(PATIENCE)
+    name, text = bench._notebook()
+    assert name.endswith(".ipynb")
+    book = nbformat.reads(text, as_version=4)
+    nbformat.validate(book)
+    NotebookClient(book, timeout=120, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    printed = "".join(output.get("text", "") for output in book.cells[-1].outputs)
+    assert "The same file, byte for byte." in printed
+    assert (tmp_path / bench._toolbar.file_name).read_bytes() == bench.point.compressed.tflite
+
+
+def test_buttons_hand_files_over(make, tmp_path, monkeypatch):
+    bench = make(tmp_path / "mine")
+    assert bench.wait_idle(PATIENCE)
+    handed = {}
+    monkeypatch.setattr(bench._toolbar, "hand_over", lambda name, content: handed.update({name: content}))
+    for content in (bench._table_of_points, bench._report, bench._notebook):
+        bench._hand_over(content)
+    assert sorted(name.rsplit(".", 1)[1] for name in handed) == ["csv", "html", "ipynb"]
+    said = []
+    monkeypatch.setattr(bench._toolbar, "say", said.append)
+    bench.move_to(Setting(weights=32, activations=32))
+    assert bench.wait_idle(PATIENCE)
+    bench._hand_over(bench._notebook)
+    assert said == ["The original needs no notebook; move a slider first."]
+
+
+def test_preview_points_are_not_kept(model, data, tmp_path):
+    many = Split(np.tile(data.images, (5, 1, 1)), np.tile(data.labels, 5), "test")
+    bench = Workbench(model, many, session=tmp_path / "mine")
+    try:
+        assert bench.wait_idle(PATIENCE)
+        assert bench.points[0].exact
+    finally:
+        bench.close()
+    assert len(list((tmp_path / "mine" / "points").glob("*.json"))) == 1
