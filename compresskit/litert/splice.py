@@ -115,7 +115,7 @@ def _check_row(site: Site, row: Sequence[Part], old: tuple[int, ...]) -> None:
 
 
 def _kernel(site: Site) -> str:
-    """What the converter calls weights, so that the layer's name is found in the tensor's."""
+    """Give the name that the converter has for weights, so that the layer's name is found in the tensor's."""
     return "MatMul" if site.op == "FULLY_CONNECTED" else "Conv2D"
 
 
