@@ -390,8 +390,8 @@ def _what_is_lost(small: Compressed, recipe: Recipe) -> str:
 
 CHEAPER = Exercise(
     reference=Recipe(
-        Prune(0.3, pattern="channel", layers=("conv1",), importance="gradient"),
-        Prune(0.4, pattern="channel", layers=("conv2",), importance="gradient"),
+        Prune(0.3, pattern="channel", layers=("conv1", "dense")),
+        Prune(0.38, pattern="channel", layers=("conv2",), importance="activation"),
     ),
     examine=examine_cheaper,
     mistakes=(
