@@ -61,7 +61,7 @@ class Settings:
 
 SETTINGS: Mapping[str, Settings] = {
     "lenet_300_100": Settings(sparsity=0.96, levels=16, prune_epochs=14, share_epochs=3),
-    "lenet5": Settings(sparsity=0.95, levels=16, prune_epochs=8, share_epochs=2),
+    "lenet5": Settings(sparsity=0.95, levels=64, prune_epochs=8, share_epochs=2),
 }
 
 
