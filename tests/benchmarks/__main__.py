@@ -12,6 +12,8 @@ from compresskit.atomic import write_atomically
 from tests.benchmarks.row import Row
 
 PARTS = ("live", "browser_latency", "quantization", "pruning", "distillation", "coding")
+LONG = ("classroom",)
+"""Only run when they are named."""
 RESULTS = Path("build/bench.json")
 
 
@@ -25,7 +27,12 @@ def line(row: Row) -> str:
 def main() -> int:
     """Run the parts named, or all."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
-    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help=f"of {', '.join(PARTS)}; all by default")
+    parser.add_argument(
+        "parts",
+        nargs="*",
+        choices=[*PARTS, *LONG, []],
+        help=f"of {', '.join(PARTS)}, which are the default, and {', '.join(LONG)}",
+    )
     chosen = parser.parse_args().parts or PARTS
     print(f"{'':44}{'ours':>12}{'reference':>12}      better")
     found: list[Row] = []
