@@ -3,8 +3,8 @@
     python -m compresskit.training.tiny_student
 
 distils ``small_student`` (3,746 weights) from ``big_teacher``, quantizes it to int8, takes out of the file what running
-does not need (:mod:`compresskit.litert.slim`), and writes it with its card to ``compresskit/course/data``. On two cores
-that are not busy it takes under three minutes. The settings were chosen on the validation digits.
+does not need (:mod:`compresskit.litert.slim`), and writes it with its card, which holds the seconds that it took, to
+``compresskit/course/data``. The settings (T = 4, alpha = 0.9, 12 epochs) are usual ones; no others were tried.
 """
 
 from __future__ import annotations
