@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Container, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -36,13 +37,15 @@ def _exposed(tflite: bytes) -> tuple[bytes, str, tuple[str, ...]]:
     return files.expose(model, shown), files.tensor_name(graph.tensors[graph.inputs[0]]), names
 
 
-def _batches(tflite: bytes, images: NDArray[Any], weights: Weights) -> Iterator[tuple[Session, NDArray[Any], int]]:
+def _batches(
+    tflite: bytes, images: NDArray[Any], weights: Weights, threads: int = WORKERS
+) -> Iterator[tuple[Session, NDArray[Any], int]]:
     """Cut examples into full batches for one session: the last is filled up, and the count says how many are real."""
     if len(images) == 0:
         raise ValueError("calibration: there are no digits; give at least one")
     exposed, _, _ = _exposed(tflite)
     size = min(len(images), _AT_ONCE * batch_size(images.shape[1:]))
-    session = Session(files.replace_constants(exposed, weights), size, threads=WORKERS)
+    session = Session(files.replace_constants(exposed, weights), size, threads=threads)
     for start in range(0, len(images), session.batch):
         chunk = encode(images[start : start + session.batch], session.inputs[0])
         count = len(chunk)
@@ -97,12 +100,11 @@ def activation_ranges(
         If a value is not finite; the sentence names the tensor.
     """
     _, first, names = _exposed(tflite)
-    lows, highs = [], []
-    for session, chunk, count in _batches(tflite, images, weights or {}):
-        found = [(float(chunk.min()), float(chunk.max())), *session.ranges(chunk, count=count)]
-        lows.append([low for low, _ in found])
-        highs.append([high for _, high in found])
-    ranges = dict(zip((first, *names), zip(np.min(lows, axis=0), np.max(highs, axis=0), strict=True), strict=True))
+    parts = [part for part in np.array_split(images, WORKERS) if len(part)] or [images]
+    with ThreadPoolExecutor(len(parts)) as pool:
+        found = np.concatenate(list(pool.map(lambda part: _extremes(tflite, part, weights or {}), parts)))
+    lows, highs = found[..., 0].min(axis=0), found[..., 1].max(axis=0)
+    ranges = dict(zip((first, *names), zip(lows.tolist(), highs.tolist(), strict=True), strict=True))
     for name, (low, high) in ranges.items():
         if not (np.isfinite(low) and np.isfinite(high)):
             raise ValueError(
@@ -110,6 +112,16 @@ def activation_ranges(
                 "infinite or undefined numbers"
             )
     return ranges
+
+
+def _extremes(tflite: bytes, images: NDArray[Any], weights: Weights) -> NDArray[np.float64]:
+    """Find the smallest and largest value of the input and of each tensor, batch by batch: (batches, tensors, 2)."""
+    return np.array(
+        [
+            [(float(chunk.min()), float(chunk.max())), *session.ranges(chunk, count=count)]
+            for session, chunk, count in _batches(tflite, images, weights, threads=1)
+        ]
+    )
 
 
 def chosen_ranges(
