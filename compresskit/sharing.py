@@ -541,8 +541,10 @@ def _nearest(weights: Weights, codebook: Matrix) -> Shared:
     else:
         # Counting the middles below, one comparison of the whole layer after the other, is several times faster.
         codes = np.zeros(weights.size, dtype=np.uint8)
-        for middle in middles.tolist():
-            codes += weights.reshape(-1) >= middle
+        bounds = middles.astype(weights.dtype)  # rounded up, so that comparing is as exact as in float64
+        bounds = np.where(bounds < middles, np.nextafter(bounds, bounds.dtype.type(np.inf)), bounds)
+        for bound in bounds:
+            codes += weights.reshape(-1) >= bound
     return Shared(codebook.astype(weights.dtype), codes.reshape(weights.shape))
 
 
