@@ -19,7 +19,7 @@ from compresskit.litert.runtime import WORKERS, Session, batch_size, encode
 from compresskit.quantization.histogram import Histogram
 from compresskit.quantization.ranges import Method, choose_range
 
-_AT_ONCE = 3
+_AT_ONCE = 5
 """Batches that run as one: two threads share a run, and each has enough to do."""
 
 Weights = Mapping[int, NDArray[Any]]

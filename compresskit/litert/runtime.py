@@ -25,7 +25,7 @@ WORKERS = min(2, os.cpu_count() or 1)
 _greeting, _greeted = threading.Lock(), threading.Event()
 
 _BATCH_ELEMENTS = 100_000
-_LARGEST_BATCH = 40
+_LARGEST_BATCH = 20
 
 
 @dataclass(frozen=True)

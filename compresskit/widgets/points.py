@@ -281,7 +281,7 @@ def compute_point(
     make: Callable[[Checkpoint, Recipe, Split | None], Draft] = draft,
     preview: Score | None = None,
 ) -> Point:
-    """Make the file of a setting and let it read digits, while it is checked and squeezed on other threads.
+    """Make the file of a setting and let it read digits, while it is checked, and squeezed, on other threads.
 
     Parameters
     ----------

@@ -7,6 +7,7 @@ import html
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -191,6 +192,7 @@ class Workbench(Panel):
         self._files: OrderedDict[tuple[str, Recipe], Draft] = OrderedDict()
         self._previewed: Score | None = None
         self._visits: OrderedDict[Place, Visit] = OrderedDict()
+        self._squeezer = ThreadPoolExecutor(1, thread_name_prefix="compresskit-squeeze")
         self._curves: list[list[Place]] = [[], [], [], [], []]
         self._moving = False
         self._weights_shown: tuple[Place, str] | None = None
@@ -251,7 +253,7 @@ class Workbench(Panel):
         model, axis = self.models[setting.model].checkpoint, self._axis.value
         point = compute_point(
             model, setting, digits, self.calibration, exact=exact, stop=stop, make=self._file,
-            squeeze=exact or axis == "zipped", preview=self._previewed,
+            squeeze=axis == "zipped", preview=self._previewed,
         )  # fmt: skip
         self._previewed = None if exact else point.score
         if axis == "packed":
@@ -685,6 +687,7 @@ class Workbench(Panel):
         if self._detail is not None:
             self._detail.close()
         super().close()
+        self._squeezer.shutdown(wait=True)
         if self._session is not None:
             self._session.close()
 
@@ -718,7 +721,9 @@ class Workbench(Panel):
 
     def wait_idle(self, timeout: float | None = None) -> bool:
         """Wait until a training, if any, has ended, and everything asked for is shown."""
-        return self._training.job.wait(timeout) and super().wait_idle(timeout)
+        if not (self._training.job.wait(timeout) and super().wait_idle(timeout)):
+            return False
+        return self.closed or not wait([self._squeezer.submit(lambda: None)], timeout).not_done
 
     # -- what comes back, on the worker thread, the lock held ----------------------------------------------------
 
@@ -759,8 +764,21 @@ class Workbench(Panel):
             point.exact, point.compressed.digest,
         )  # fmt: skip
         self._visits[place] = visit
-        if point.exact and self._session is not None:
-            self._session.keep(visit, point.compressed.tflite)
+        if point.exact:
+            self._squeezer.submit(self._squeeze, place, point.compressed)
+
+    def _squeeze(self, place: Place, small: Compressed) -> None:
+        """Find the size in an archive, which takes long, once the point is on the plot; then keep the point."""
+        zipped = small.deflated_size / 1000
+        with self.lock:
+            if self.closed or place not in self._visits:
+                return  # the plot was cleared meanwhile
+            visit = self._visits[place]
+            self._visits[place] = visit = replace(visit, measured={**visit.measured, "zipped": zipped})
+            if self._session is not None:
+                self._session.keep(visit, small.tflite)
+            if self._axis.value == "zipped":
+                self._draw_tradeoff()
 
     def _draw_tradeoff(self) -> None:
         axis = self._axis.value

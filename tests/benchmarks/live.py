@@ -86,7 +86,7 @@ def live_against_converter() -> list[Row]:
         return point
 
     def exact_point(setting: Setting, _: Any) -> Point:
-        return compute_point(model, setting, digits.test, digits.train, make=make, preview=before[0])
+        return compute_point(model, setting, digits.test, digits.train, squeeze=False, make=make, preview=before[0])
 
     def fail(_: Any, sentence: str) -> None:
         raise AssertionError(sentence)
