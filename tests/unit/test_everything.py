@@ -63,7 +63,7 @@ def test_skipped_browser_tests_fail_where_they_must_not_be(
     expected: Counts,
 ):
     monkeypatch.setattr(everything, "find_chromium", lambda: chromium)
-    monkeypatch.setattr(everything, "tests", lambda folder: outcome)
+    monkeypatch.setattr(everything, "tests", lambda *_: outcome)
     monkeypatch.setenv("COMPRESSKIT_REQUIRE_BROWSER", required)
     assert everything.browser() == expected
     if chromium is None:
