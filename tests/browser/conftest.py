@@ -69,7 +69,7 @@ def opener(lab: LabServer, browser: Browser, prefix: str) -> Iterator[Callable[.
     heard = [error for page in pages for error in page.errors]
     for page in pages:
         page.page.context.close()
-    lab.shut_down_kernels()
+    lab.shut_down_kernels([page.name for page in pages])
     assert heard == [], heard
 
 

@@ -143,10 +143,11 @@ class LabServer:
         nbformat.write(book, path)
         return path
 
-    def shut_down_kernels(self) -> None:
-        """End every session of this server."""
+    def shut_down_kernels(self, names: Sequence[str] | None = None) -> None:
+        """End the kernels of some notebooks, or of all: a page that other tests share has to live on."""
         for session in self.call("GET", "/api/sessions"):
-            self.call("DELETE", f"/api/sessions/{session['id']}")
+            if names is None or session["path"] in names:
+                self.call("DELETE", f"/api/sessions/{session['id']}")
 
     def stop(self) -> None:
         """End the server and its kernels."""
