@@ -97,6 +97,6 @@ def warning(host: str) -> str:
     where = "every network that this computer is in" if address.is_unspecified else f"the network of {host}"
     return (
         f"compresskit: this page can be opened from {where}, by whoever has the address with its token. Each visitor "
-        "gets a kernel of about 250 MB on this computer. Nothing on the way is encrypted: on a network that others "
+        "gets a kernel of about 200 MB on this computer. Nothing on the way is encrypted: on a network that others "
         "share, put a server with HTTPS in front of it."
     )

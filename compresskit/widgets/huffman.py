@@ -34,8 +34,8 @@ from compresskit.pruned import float_weights, layer_sites, prune
 from compresskit.recipe import Prune, Share
 from compresskit.shared import share_array
 from compresskit.widgets.figures import Chart, figure
-from compresskit.widgets.live import Live, Outcome, Stop, sentence
-from compresskit.widgets.panel import Panel, Status, classed, list_of, slider_of
+from compresskit.widgets.live import Live, Outcome, Stop
+from compresskit.widgets.panel import Status, StatusPanel, classed, list_of, slider_of
 from compresskit.widgets.picture import Picture
 from compresskit.widgets.style import AFTER, BEFORE
 from compresskit.zoo import Checkpoint, load_model
@@ -219,7 +219,7 @@ def tree(words: tuple[str, ...]) -> tuple[Node, ...]:
     return tuple(places.values())
 
 
-class HuffmanTree(Panel):
+class HuffmanTree(StatusPanel):
     """The panel; `huffman_tree` makes it.
 
     Parameters
@@ -274,13 +274,6 @@ class HuffmanTree(Panel):
         self.result = outcome.value
         self.status.say("exact", *words(outcome.setting, outcome.value))
         self.chart.show(drawing(outcome.value))
-
-    def _on_error(self, _setting: Setting, message: str) -> None:
-        self.status.say("error", "", message)
-
-    def _say_error(self, error: Exception) -> None:
-        with self.lock:
-            self.status.say("error", "", sentence(error))
 
     def _summary(self) -> str:
         where = self.setting

@@ -33,8 +33,8 @@ from compresskit.quantization.narrow import (
 )
 from compresskit.recipe import Quantize, Recipe
 from compresskit.widgets.figures import Chart, figure
-from compresskit.widgets.live import AbandonedError, Live, Outcome, Stop, sentence
-from compresskit.widgets.panel import Panel, Status, classed, list_of, number_slider
+from compresskit.widgets.live import AbandonedError, Live, Outcome, Stop
+from compresskit.widgets.panel import Status, StatusPanel, classed, list_of, number_slider
 from compresskit.widgets.picture import Picture, data_uri
 from compresskit.widgets.style import AFTER, BEFORE, CURRENT
 from compresskit.zoo import Checkpoint, load_model
@@ -352,7 +352,7 @@ def sweep(bench: Bench, name: str) -> dict[Way, list[float]]:
     }  # fmt: skip
 
 
-class Integers(Panel):
+class Integers(StatusPanel):
     """The panel; `integers` makes it.
 
     Parameters
@@ -484,13 +484,6 @@ class Integers(Panel):
         self.result = outcome.value
         self.status.say("exact" if outcome.exact else "preview", *words(outcome.setting, outcome.value))
         self.chart.show(drawing(outcome.setting, outcome.value, self._sweep(outcome.setting.layer)))
-
-    def _on_error(self, _setting: Setting, message: str) -> None:
-        self.status.say("error", "", message)
-
-    def _say_error(self, error: Exception) -> None:
-        with self.lock:
-            self.status.say("error", "", sentence(error))
 
     def _summary(self) -> str:
         found = self.chain

@@ -24,8 +24,8 @@ from compresskit.lowrank import break_even_rank
 from compresskit.pruned import float_weights
 from compresskit.recipe import Factorize, Recipe
 from compresskit.widgets.figures import Chart, figure
-from compresskit.widgets.live import Live, Outcome, Stop, sentence
-from compresskit.widgets.panel import Panel, Status, classed, list_of, slider_of
+from compresskit.widgets.live import Live, Outcome, Stop
+from compresskit.widgets.panel import Status, StatusPanel, classed, list_of, slider_of
 from compresskit.widgets.picture import Picture
 from compresskit.widgets.style import AFTER, BEFORE, CURRENT
 from compresskit.zoo import Checkpoint, load_model
@@ -132,7 +132,7 @@ def measure(checkpoint: Checkpoint, setting: Setting, digits: Split, *, timed: b
     )  # fmt: skip
 
 
-class ChooseRank(Panel):
+class ChooseRank(StatusPanel):
     """The panel; `choose_rank` makes it.
 
     Parameters
@@ -233,13 +233,6 @@ class ChooseRank(Panel):
 
     def _words(self, setting: Setting, measured: Measured) -> tuple[str, str]:
         return words(setting, measured, self._misread_float(measured.n), self.checkpoint.size)
-
-    def _on_error(self, _setting: Setting, message: str) -> None:
-        self.status.say("error", "", message)
-
-    def _say_error(self, error: Exception) -> None:
-        with self.lock:
-            self.status.say("error", "", sentence(error))
 
     # -- without a kernel ----------------------------------------------------------------------------------------
 

@@ -253,3 +253,22 @@ def _close_all(widget: Any) -> None:
         if isinstance(owned, ipywidgets.Widget):
             owned.close()
     widget.close()
+
+
+class StatusPanel(Panel):
+    """A panel with one status line, where its errors appear.
+
+    Attributes
+    ----------
+    status : Status
+        The line; a subclass makes it with its other controls.
+    """
+
+    status: Status
+
+    def _on_error(self, _setting: Any, message: str) -> None:
+        self.status.say("error", "", message)
+
+    def _say_error(self, error: Exception) -> None:
+        with self.lock:
+            self.status.say("error", "", sentence(error))

@@ -26,8 +26,8 @@ from compresskit.pruned import float_weights, kept_channels, sample_of
 from compresskit.pruning.patterns import matrix_view, parse_pattern
 from compresskit.recipe import IMPORTANCES, Prune, Recipe
 from compresskit.widgets.figures import Chart, figure
-from compresskit.widgets.live import Live, Outcome, Stop, sentence
-from compresskit.widgets.panel import Panel, Status, button_of, classed, list_of, markup, slider_of
+from compresskit.widgets.live import Live, Outcome, Stop
+from compresskit.widgets.panel import Status, StatusPanel, button_of, classed, list_of, markup, slider_of
 from compresskit.widgets.picture import Picture
 from compresskit.widgets.style import AFTER
 from compresskit.zoo import Checkpoint, load_model
@@ -224,7 +224,7 @@ def window(matrix: NDArray[Any], rows: int = WINDOW[0], columns: int = WINDOW[1]
     return slice(0, min(rows, matrix.shape[0])), slice(first, min(first + columns, matrix.shape[1]))
 
 
-class DrawPatterns(Panel):
+class DrawPatterns(StatusPanel):
     """The panel; `draw_patterns` makes it.
 
     Parameters
@@ -323,10 +323,6 @@ class DrawPatterns(Panel):
         self._all = False
         if setting != here:
             self._live.submit(here)
-
-    def _say_error(self, error: Exception) -> None:
-        with self.lock:
-            self.status.say("error", "", sentence(error))
 
     # -- what is shown -------------------------------------------------------------------------------------------
 

@@ -25,8 +25,8 @@ from compresskit.pruned import float_weights
 from compresskit.pruning.patterns import global_masks
 from compresskit.recipe import IMPORTANCES, Prune, Recipe
 from compresskit.widgets.figures import Chart, figure
-from compresskit.widgets.live import Live, Outcome, Stop, sentence
-from compresskit.widgets.panel import Panel, Status, classed, list_of, slider_of
+from compresskit.widgets.live import Live, Outcome, Stop
+from compresskit.widgets.panel import Status, StatusPanel, classed, list_of, slider_of
 from compresskit.widgets.picture import Picture
 from compresskit.widgets.points import preview_of
 from compresskit.widgets.style import AFTER, BEFORE, CURRENT
@@ -246,7 +246,7 @@ def _spread(weights: NDArray[np.float32]) -> float:
     return float(np.sqrt(np.mean(np.square(weights, dtype=np.float64))))
 
 
-class PruneWeights(Panel):
+class PruneWeights(StatusPanel):
     """The panel; `prune_weights` makes it.
 
     Parameters
@@ -354,13 +354,6 @@ class PruneWeights(Panel):
         self.chart.show(drawing(setting, shown, self.tried))
         if shown.sizes is not None:
             self.sizes.value = sizes_table(shown.sizes)
-
-    def _on_error(self, _setting: Setting, message: str) -> None:
-        self.status.say("error", "", message)
-
-    def _say_error(self, error: Exception) -> None:
-        with self.lock:
-            self.status.say("error", "", sentence(error))
 
     # -- without a kernel ----------------------------------------------------------------------------------------
 

@@ -24,8 +24,8 @@ from compresskit.quantization.affine import affine_grid
 from compresskit.quantization.histogram import Histogram
 from compresskit.quantization.ranges import Method, choose_range, range_error
 from compresskit.widgets.figures import Chart, figure
-from compresskit.widgets.live import Live, Outcome, Stop, sentence
-from compresskit.widgets.panel import Panel, Status, classed, list_of, slider_of
+from compresskit.widgets.live import Live, Outcome, Stop
+from compresskit.widgets.panel import Status, StatusPanel, classed, list_of, slider_of
 from compresskit.widgets.picture import Picture
 from compresskit.widgets.style import AFTER, BEFORE, CURRENT
 from compresskit.zoo import Checkpoint, load_model
@@ -198,7 +198,7 @@ def score(
     return evaluate(Checkpoint(f"{checkpoint.name}, {layer} clipped", small), digits).errors
 
 
-class ChooseRanges(Panel):
+class ChooseRanges(StatusPanel):
     """The panel; `choose_ranges` makes it.
 
     Parameters
@@ -318,13 +318,6 @@ class ChooseRanges(Panel):
             self.reach.value = min(FACTORS, key=lambda factor: abs(math.log(factor * widest / shown.judged.width)))
         finally:
             self._following = False
-
-    def _on_error(self, _setting: Setting, message: str) -> None:
-        self.status.say("error", "", message)
-
-    def _say_error(self, error: Exception) -> None:
-        with self.lock:
-            self.status.say("error", "", sentence(error))
 
     # -- without a kernel ----------------------------------------------------------------------------------------
 

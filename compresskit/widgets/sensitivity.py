@@ -27,8 +27,8 @@ from compresskit.pruning.patterns import unstructured_mask
 from compresskit.pruning.sensitivity import Allocation, Sensitivity, allocate
 from compresskit.recipe import Prune, Recipe
 from compresskit.widgets.figures import Chart, figure
-from compresskit.widgets.live import AbandonedError, Live, Outcome, Stop, sentence
-from compresskit.widgets.panel import Panel, Status, button_of, classed, markup, slider_of
+from compresskit.widgets.live import AbandonedError, Live, Outcome, Stop
+from compresskit.widgets.panel import Status, StatusPanel, button_of, classed, markup, slider_of
 from compresskit.widgets.picture import Picture
 from compresskit.widgets.points import preview_of
 from compresskit.widgets.pruning import KINDS, sizes_table
@@ -188,7 +188,7 @@ def expected_loss(found: Sensitivity, choice: Choice) -> float:
     )
 
 
-class KeepABudget(Panel):
+class KeepABudget(StatusPanel):
     """The panel; `keep_a_budget` makes it.
 
     Parameters
@@ -334,10 +334,6 @@ class KeepABudget(Panel):
 
     def _on_scan_error(self, _: int, message: str) -> None:
         self._note.value = _note(f"The scan stopped: {message}")
-
-    def _say_error(self, error: Exception) -> None:
-        with self.lock:
-            self.status.say("error", "", sentence(error))
 
     def _say_plan(self) -> None:
         if self._found is not None:

@@ -22,8 +22,8 @@ from compresskit.evaluation import evaluate
 from compresskit.pruned import float_weights
 from compresskit.recipe import Prune, Recipe, Share
 from compresskit.widgets.figures import Chart, figure
-from compresskit.widgets.live import Live, Outcome, Stop, sentence
-from compresskit.widgets.panel import Panel, Status, classed, list_of, slider_of
+from compresskit.widgets.live import Live, Outcome, Stop
+from compresskit.widgets.panel import Status, StatusPanel, classed, list_of, slider_of
 from compresskit.widgets.picture import Picture
 from compresskit.widgets.style import AFTER, BEFORE, CURRENT
 from compresskit.zoo import Checkpoint, load_model
@@ -180,7 +180,7 @@ def measure(checkpoint: Checkpoint, setting: Setting, digits: Split) -> Measured
     return Measured(layers, sizes, score.errors, score.n)
 
 
-class ShareWeights(Panel):
+class ShareWeights(StatusPanel):
     """The panel; `share_weights` makes it.
 
     Parameters
@@ -280,13 +280,6 @@ class ShareWeights(Panel):
 
     def _words(self, setting: Setting, measured: Measured) -> tuple[str, str]:
         return words(measured, self._misread_float(measured.n))
-
-    def _on_error(self, _setting: Setting, message: str) -> None:
-        self.status.say("error", "", message)
-
-    def _say_error(self, error: Exception) -> None:
-        with self.lock:
-            self.status.say("error", "", sentence(error))
 
     # -- without a kernel ----------------------------------------------------------------------------------------
 

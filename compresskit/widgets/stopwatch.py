@@ -19,8 +19,8 @@ from compresskit.litert.inspect import layers
 from compresskit.litert.runtime import Latency
 from compresskit.litert.turns import latencies
 from compresskit.widgets.figures import Chart, figure
-from compresskit.widgets.live import AbandonedError, Live, Outcome, Stop, sentence
-from compresskit.widgets.panel import Panel, Status, button_of, classed, markup
+from compresskit.widgets.live import AbandonedError, Live, Outcome, Stop
+from compresskit.widgets.panel import Status, StatusPanel, button_of, classed, markup
 from compresskit.widgets.picture import Picture, Shape
 from compresskit.widgets.style import AFTER, BEFORE
 
@@ -104,7 +104,7 @@ def time_files(
     return Timed(times, {name: sum(layer.macs for layer in layers(tflite)) for name, tflite in tflites.items()})
 
 
-class Stopwatch(Panel):
+class Stopwatch(StatusPanel):
     """The panel; `stopwatch` makes it.
 
     Parameters
@@ -157,10 +157,6 @@ class Stopwatch(Panel):
 
     def _on_error(self, _setting: int, message: str) -> None:
         self.status.say("error", "", message)
-
-    def _say_error(self, error: Exception) -> None:
-        with self.lock:
-            self.status.say("error", "", sentence(error))
 
     def _on_result(self, outcome: Outcome[int, Timed]) -> None:
         self.result = outcome.value
