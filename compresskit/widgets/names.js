@@ -1,4 +1,12 @@
-// Gives the controls of a panel the names and spoken values that ipywidgets leaves out.
+// Gives the controls of a panel the names and spoken values that ipywidgets leaves out, and keeps their keys to them.
+
+// JupyterLab takes plain keys for the notebook, whatever has the focus: an arrow in a list goes to the next cell, and an
+// x on a slider deletes the panel's. What is pressed with Ctrl, Alt or Meta, and Shift+Enter, still reaches it.
+function keep(event) {
+  if (event.ctrlKey || event.altKey || event.metaKey || (event.shiftKey && event.key === "Enter")) return;
+  event.stopPropagation();
+}
+
 function render({ model, el }) {
   el.style.display = "none";
   let root = null;
@@ -34,14 +42,17 @@ function render({ model, el }) {
   const watcher = new MutationObserver(label);
   const attach = () => {
     label();
-    if (root) watcher.observe(root, { subtree: true, childList: true, characterData: true, attributeFilter: ["class"] });
-    else timer = setTimeout(attach, 50);
+    if (root) {
+      watcher.observe(root, { subtree: true, childList: true, characterData: true, attributeFilter: ["class"] });
+      root.addEventListener("keydown", keep);
+    } else timer = setTimeout(attach, 50);
   };
   let timer = setTimeout(attach, 0);
   model.on("change:names", label);
   return () => {
     clearTimeout(timer);
     watcher.disconnect();
+    root?.removeEventListener("keydown", keep);
     model.off("change:names", label);
   };
 }
