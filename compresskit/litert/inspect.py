@@ -23,6 +23,7 @@ CHANNEL_AXIS = {"CONV_2D": 0, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 0, "TRA
 
 _WEIGHT_INPUT = {"CONV_2D": 1, "DEPTHWISE_CONV_2D": 1, "FULLY_CONNECTED": 1, "TRANSPOSE_CONV": 1}
 _BIAS_INPUT = {"CONV_2D": 2, "DEPTHWISE_CONV_2D": 2, "FULLY_CONNECTED": 2, "TRANSPOSE_CONV": 3}
+_CHANGE_OF_FORM = ("QUANTIZE", "DEQUANTIZE", "RESHAPE", "CAST")
 _KERNEL_PARTS = re.compile(
     r"^(Conv2D|MatMul|depthwise|separable_conv2d|conv2d_transpose|BiasAdd|Relu6?|FusedBatchNormV3|ReadVariableOp|"
     r"Tensordot|Reshape|convolution|dot_general|transpose|add)(_?\d+)?$"
@@ -121,6 +122,13 @@ def layers(tflite: bytes) -> tuple[Layer, ...]:
     """
     model = files.read(tflite)
     return tuple(_describe(model, site) for site in sites(model))
+
+
+@functools.lru_cache(maxsize=64)
+def ends_in_softmax(tflite: bytes) -> bool:
+    """Tell whether a file gives probabilities: the last operator that computes is a softmax."""
+    kinds = [kind for _, kind, _ in _operators(files.read(tflite)) if kind not in _CHANGE_OF_FORM]
+    return bool(kinds) and kinds[-1] == "SOFTMAX"
 
 
 def _describe(model: ModelT, site: Site) -> Layer:

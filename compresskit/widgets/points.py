@@ -266,6 +266,7 @@ def _joined(scores: list[Score], digits: Split) -> Score:
         interval=wilson_interval(correct, len(digits)),
         n=len(digits),
         predictions=predictions,
+        loss=sum(score.n * score.loss for score in scores) / len(digits),
     )
 
 

@@ -9,11 +9,12 @@ import pytest
 from ai_edge_litert.interpreter import Interpreter
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.special import log_softmax
 from scipy.stats import binomtest
 
 import compresskit as ck
 from compresskit.data import Digits, Split
-from compresskit.evaluation import complete, wilson_interval
+from compresskit.evaluation import complete, cross_entropy, wilson_interval
 from compresskit.litert.runtime import TensorForm, encode, outputs
 
 
@@ -128,3 +129,29 @@ def test_digits_that_do_not_fit_are_refused(int8: ck.Compressed) -> None:
     wrong = Split(np.zeros((3, 30, 30), np.uint8), np.zeros(3, np.uint8))
     with pytest.raises(ValueError, match="resize them first"):
         ck.evaluate(int8, wrong)
+
+
+@given(seed=st.integers(0, 2**32 - 1), spread=st.sampled_from([0.1, 5.0, 500.0]), probabilities=st.booleans())
+@settings(max_examples=20, deadline=None)
+def test_the_loss_is_that_of_scipy(seed: int, spread: float, probabilities: bool) -> None:
+    generator = np.random.default_rng(seed)
+    z = generator.normal(0, spread, (50, 7)).astype(np.float32)
+    labels = generator.integers(0, 7, 50).astype(np.uint8)
+    exact = log_softmax(z.astype(np.float64), axis=1)
+    if probabilities:
+        given_ = np.exp(exact).astype(np.float32)
+        floored = np.clip(given_.astype(np.float64), 1e-7, None)[np.arange(50), labels]
+        assert cross_entropy(given_, labels, True) == pytest.approx(-np.log(floored).mean(), rel=1e-5, abs=1e-7)
+        return
+    assert cross_entropy(z, labels) == pytest.approx(-exact[np.arange(50), labels].mean(), rel=1e-5, abs=1e-6)
+
+
+def test_the_loss_of_a_file_goes_on_from_some_digits_to_all(int8: ck.Compressed, digits: Digits) -> None:
+    whole = ck.evaluate(int8, digits.test)
+    few = np.arange(0, len(digits.test), 3)
+    some = replace(digits.test, images=digits.test.images[few], labels=digits.test.labels[few])
+    assert complete(ck.evaluate(int8, some), few, digits.test).loss == pytest.approx(whole.loss, rel=1e-6)
+    answers = outputs(int8.tflite, digits.test.images).astype(np.float64)
+    expected = -log_softmax(answers, axis=1)[np.arange(len(answers)), digits.test.labels].mean()
+    assert whole.loss == pytest.approx(expected, rel=1e-5)
+    assert np.isnan(cross_entropy(answers.astype(np.float32), np.full(len(answers), 10)))
