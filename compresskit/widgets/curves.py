@@ -83,8 +83,6 @@ class Training(Panel):
         head = classed(ipywidgets.HBox([self._status, self._button]), "ck-row")
         head.layout.align_items = "center"
         self._frame([head, self._bar, self._chart], {})
-        for widget in (self._button, self._chart):
-            _answer_while_busy(widget)
 
     def update(self, progress: Progress) -> None:
         """Draw where a run stands; give it to the run as ``on_progress``."""
@@ -184,16 +182,6 @@ class Training(Panel):
         self.cancel.set()
         self._button.disabled = True
         self._button.description = "Cancelling"
-
-
-def _answer_while_busy(widget: ipywidgets.Widget) -> None:
-    """Let the page's messages to a widget be handled while the cell that made it still runs.
-
-    JupyterLab sends them to a subshell, a thread of its own in the kernel. ipykernel from 7.4 on takes them to the
-    shell that spoke to the page last instead; here that is the one of the busy cell, where they would wait for its end.
-    """
-    if hasattr(widget.comm, "_reply_subshell_for"):
-        widget.comm._reply_subshell_for = lambda _data, asked_for: asked_for
 
 
 def _loss(point: Point) -> float:

@@ -176,6 +176,7 @@ class Panel:
         """Put rows into the panel's frame; `names` maps CSS selectors to accessible names."""
         style = classed(markup(style_tag()), "ck-style")
         self.box = classed(ipywidgets.VBox([style, Names(names=names), *rows]), "compresskit", "ck-stack")
+        answer_while_busy(self.box)
 
     def _watch(self, widget: Any, callback: Callable[[Any], None], trait: str = "value") -> None:
         """Observe a control until the panel is closed; an error in the callback appears in the panel."""
@@ -242,6 +243,23 @@ def running_cell() -> str:
     shell = get_ipython()
     parent: dict[str, Any] = getattr(shell, "get_parent", dict)() or {}
     return str(parent.get("metadata", {}).get("cellId", ""))
+
+
+def answer_while_busy(widget: Any) -> None:
+    """Let the page's messages to a widget, and to all in it, be handled while a cell runs.
+
+    JupyterLab sends them to a subshell, a thread of its own in the kernel. ipykernel from 7.4 on takes them to the
+    shell instead in which the widget was last spoken from: to the one of the busy cell, where they wait for its end, or
+    to the subshell of a page that is closed, where they are lost.
+    """
+    for child in getattr(widget, "children", ()):
+        answer_while_busy(child)
+    if hasattr(widget.comm, "_reply_subshell_for"):
+        widget.comm._reply_subshell_for = _as_asked
+
+
+def _as_asked(_data: object, subshell: str | None) -> str | None:
+    return subshell
 
 
 def _close_all(widget: Any) -> None:
