@@ -14,22 +14,29 @@ offline sample), and biases are corrected on the validation digits, not on the t
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from compresskit.atomic import write_atomically
+from compresskit.compression import compress
 from compresskit.data import Digits
 from compresskit.litert.runtime import outputs
+from compresskit.recipe import Quantize, Recipe
 from compresskit.zoo import Checkpoint, load_model
+
+if TYPE_CHECKING:
+    from compresskit.training.fit import Progress
 
 COMMAND = "compresskit hinton"
 RESULTS = Path(__file__).resolve().parents[1] / "course" / "data" / "hinton.json"
+SHIPPED_TEACHER = RESULTS.with_name("hinton_teacher.tflite")
 SCRATCH = Path("build/hinton")
 SEEDS = (0, 1, 2, 3, 4)
 TEMPERATURES = (1.0, 2.5, 4.0, 8.0, 20.0)
@@ -150,7 +157,17 @@ def teacher_net(seed: int) -> Any:
     return tf_keras.Model(image, layers.Dense(10, kernel_initializer=last, name="head")(x), name=TEACHER)
 
 
-def make(row: Row, seed: int, digits: Digits, settings: Settings, folder: Path) -> Result:
+def make(
+    row: Row,
+    seed: int,
+    digits: Digits,
+    settings: Settings,
+    folder: Path,
+    *,
+    teacher: Checkpoint | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+    cancel: threading.Event | None = None,
+) -> Result:
     """Train one net and count its errors.
 
     Parameters
@@ -165,6 +182,10 @@ def make(row: Row, seed: int, digits: Digits, settings: Settings, folder: Path) 
         How long.
     folder : Path
         Where broken-off runs and the trained teacher are kept.
+    teacher : Checkpoint, optional
+        In place of the one in `folder`.
+    on_progress, cancel
+        As :func:`compresskit.training.fit.fit` takes them. A run that is cancelled is scored as far as it came.
 
     Returns
     -------
@@ -173,7 +194,7 @@ def make(row: Row, seed: int, digits: Digits, settings: Settings, folder: Path) 
     Raises
     ------
     ValueError
-        If the row needs the teacher and it is not in `folder`.
+        If the row needs the teacher and there is none.
     """
     from compresskit.training.convert import to_checkpoint
     from compresskit.training.distill import distill
@@ -184,6 +205,8 @@ def make(row: Row, seed: int, digits: Digits, settings: Settings, folder: Path) 
         "batch_size": settings.batch_size,
         "learning_rate": settings.learning_rate,
         "seed": seed,
+        "on_progress": on_progress,
+        "cancel": cancel,
     }
     running = folder / f"{_file_name(row)}-{seed}.npz"
     if row.student == TEACHER:
@@ -196,7 +219,7 @@ def make(row: Row, seed: int, digits: Digits, settings: Settings, folder: Path) 
         shown = digits if row.only is None else replace(digits, train=digits.train.only(*row.only))
         alpha = 0.0 if row.temperature is None else 1.0 if row.only else settings.alpha
         student = distill(
-            load_model("small_student") if alpha == 0 else trained_teacher(folder),
+            load_model("small_student") if alpha == 0 else teacher or trained_teacher(folder),
             row.student,
             shown,
             temperature=row.temperature or 1.0,
@@ -229,6 +252,34 @@ def trained_teacher(folder: Path) -> Checkpoint:
     if not path.exists():
         raise ValueError(f"folder is {folder}: it holds no {path.name}; run `{COMMAND}` without --rows first")
     return load_model(path)
+
+
+def ship_teacher(folder: Path, path: Path = SHIPPED_TEACHER) -> None:
+    """Write the large net into the course with its weights in 8 bits: a quarter of the bytes, and it still teaches.
+
+    Parameters
+    ----------
+    folder : Path
+        That a run has left it in.
+    path : Path
+        Where to write it.
+    """
+    small = compress(trained_teacher(folder), Recipe(Quantize(weights=8, activations=32)))
+    small.save(path)
+
+
+def row_named(name: str) -> Row:
+    """Look a row of the table up.
+
+    Raises
+    ------
+    ValueError
+        If there is none of that name.
+    """
+    known = {row.name: row for row in rows()}
+    if name not in known:
+        raise ValueError(f"rows: there is no {name!r}; the rows are {'; '.join(known)}")
+    return known[name]
 
 
 def count_errors(logits: NDArray[Any], labels: NDArray[Any]) -> int:
@@ -300,13 +351,10 @@ def plan(seeds: Sequence[int], names: Sequence[str] = ()) -> Iterator[tuple[Row,
     ValueError
         If a name is no row's.
     """
-    known = {row.name: row for row in rows()}
-    for name in names:
-        if name not in known:
-            raise ValueError(f"rows: there is no {name!r}; the rows are {'; '.join(known)}")
+    chosen = [row_named(name) for name in names] or rows()
     for seed in seeds:
         for row in rows():
-            if (not names or row.name in names) and (row.student != TEACHER or seed == 0):
+            if row in chosen and (row.student != TEACHER or seed == 0):
                 yield row, seed
 
 
@@ -354,6 +402,8 @@ def run(
         if any((each.row, each.seed) == (row.name, seed) for each in done):
             continue
         made = make(row, seed, digits, settings or Settings(), folder)
+        if row.student == TEACHER:
+            ship_teacher(folder, path.with_name(SHIPPED_TEACHER.name))
         done.append(made)
         with write_atomically(path) as file:
             content = {"command": COMMAND, "results": [asdict(each) for each in done]}

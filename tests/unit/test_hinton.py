@@ -22,6 +22,8 @@ def made(monkeypatch):
 
     def quick(row: Row, seed, digits, settings, folder):
         asked.append((row.name, seed))
+        if row.student == hinton.TEACHER:
+            ck.load_model("lenet_300_100").save(folder / "teacher.tflite")
         return Result(row.name, seed, 100 + seed, 90 if row.only else None, 2.5 if row.only else 0.0, 1.0)
 
     monkeypatch.setattr(hinton, "make", quick)
@@ -43,6 +45,8 @@ def test_each_finished_run_is_written_and_not_made_again(digits, made, tmp_path)
     assert len(made) == len(set(made)) == len(found) == 2 * len(rows()) - 1, "the teacher once, all else twice"
     assert found == load_results(path)
     assert "corrected by +2.5" in "\n".join(told)
+    shipped = tmp_path / hinton.SHIPPED_TEACHER.name
+    assert shipped.stat().st_size < 0.3 * (tmp_path / "teacher.tflite").stat().st_size, "weights in 8 bits"
 
 
 def test_the_table_says_what_is_not_run_yet():
@@ -90,6 +94,8 @@ def test_a_row_is_really_trained(digits, tmp_path):
     row = Row("without 3", "dense-30x2", 8.0, (0, 1, 2, 4, 5, 6, 7, 8, 9), "206", "109")
     with pytest.warns(UserWarning, match="no example of class 3"):
         found = hinton.make(row, 0, small, settings, tmp_path)
+        given = hinton.make(row, 0, small, settings, tmp_path / "empty", teacher=ck.load_model("lenet_300_100"))
+    assert (found.errors, found.lift) == (given.errors, given.lift), "the teacher in the folder is this one"
     assert found.corrected is not None and found.corrected <= found.errors and found.lift > 0
 
 
