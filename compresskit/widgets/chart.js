@@ -84,7 +84,8 @@ async function render({ model, el }) {
     await draw();
     plot.on("plotly_click", (event) => {
       const point = event.points[0];
-      model.send({ type: "click", curve: point.curveNumber, point: point.pointNumber });
+      const shift = Boolean(event.event?.shiftKey);
+      model.send({ type: "click", curve: point.curveNumber, point: point.pointNumber, shift });
     });
   };
   let width = 0;

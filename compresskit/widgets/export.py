@@ -6,15 +6,17 @@ import csv
 import html
 import io
 import json
+import math
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 
+from compresskit.widgets.frontier import unbeaten
 from compresskit.widgets.views import Mark, kilobytes, percent, times_smaller, tradeoff_picture
 from compresskit.widgets.visits import Visit
 
 _COLUMNS = (
-    "what", "bytes", "deflated_bytes", "packed_bytes", "million_macs", "latency_us",
-    "accuracy", "low", "high", "misread", "digits", "all_digits", "sha256", "recipe",
+    "what", "name", "note", "bytes", "deflated_bytes", "packed_bytes", "million_macs", "latency_us",
+    "activation_bytes", "accuracy", "low", "high", "loss", "misread", "digits", "all_digits", "sha256", "recipe",
 )  # fmt: skip
 _PACKAGES = ("ai-edge-litert", "ai-edge-quantizer", "numpy")
 
@@ -38,20 +40,39 @@ def points_csv(original: Mark, visits: Sequence[Visit]) -> str:
     written = io.StringIO()
     table = csv.writer(written, lineterminator="\n")
     table.writerow(_COLUMNS)
-    first = [original.label, original.size, "", "", "", "", original.accuracy, original.low, original.high]
+    loss = "" if math.isnan(original.loss) else original.loss
+    first = [
+        original.label,
+        "",
+        "",
+        original.size,
+        "",
+        "",
+        "",
+        "",
+        "",
+        original.accuracy,
+        original.low,
+        original.high,
+        loss,
+    ]
     misread = original.n - round(original.accuracy * original.n)
     table.writerow([*first, misread, original.n, original.exact, "", ""])
     for visit in visits:
         table.writerow(
             [
                 visit.setting.describe(),
+                visit.name,
+                visit.note,
                 visit.size,
                 _bytes(visit.measured, "zipped"),
                 _bytes(visit.measured, "packed"),
                 visit.measured.get("macs", ""),
                 visit.measured.get("latency", ""),
+                _bytes(visit.measured, "memory"),
                 visit.accuracy,
                 *visit.interval,
+                visit.measured.get("loss", ""),
                 visit.n - round(visit.accuracy * visit.n),
                 visit.n,
                 visit.exact,
@@ -81,14 +102,9 @@ def frontier(original: Mark, visits: Sequence[Visit]) -> tuple[Visit, ...]:
     tuple of Visit
         From the smallest to the largest.
     """
-    best = -1.0
-    kept = []
-    for visit in sorted((each for each in visits if each.exact), key=lambda each: (each.size, -each.accuracy)):
-        beaten = visit.accuracy <= best or (original.size <= visit.size and original.accuracy >= visit.accuracy)
-        if not beaten:
-            kept.append(visit)
-        best = max(best, visit.accuracy)
-    return tuple(kept)
+    exact = [visit for visit in visits if visit.exact]
+    places = [(original.size, -original.accuracy), *((visit.size, -visit.accuracy) for visit in exact)]
+    return tuple(exact[place - 1] for place in unbeaten(places) if place > 0)
 
 
 def report_html(model: str, original: Mark, visits: Sequence[Visit], notice: str = "") -> str:
@@ -133,7 +149,7 @@ def report_html(model: str, original: Mark, visits: Sequence[Visit], notice: str
 _STYLE = (
     "body{font:15px/1.5 sans-serif;max-width:960px;margin:2em auto;padding:0 1em;color:#222;background:#fff}"
     "table{border-collapse:collapse;width:100%}th,td{text-align:right;padding:.3em .6em;border-bottom:1px solid #ddd}"
-    "th:first-child,td:first-child{text-align:left}.small{color:#666;font-size:13px}"
+    "th:first-child,td:first-child{text-align:left}.small{color:#666;font-size:13px}.note{white-space:pre-wrap}"
     "pre{white-space:pre-wrap;font-size:12px;margin:.3em 0}summary{cursor:pointer}svg{width:100%;height:auto}"
 )
 
@@ -152,17 +168,27 @@ def _table(original: Mark, visits: Sequence[Visit]) -> str:
                 visit.n,
                 smaller,
                 visit.recipe.to_python(),
+                (visit.name, visit.note),
             )
         )
     return f"<table>{head}{''.join(rows)}</table>"
 
 
 def _row(
-    what: str, size: int, accuracy: float, interval: tuple[float, float], n: int, smaller: str, recipe: str
+    what: str,
+    size: int,
+    accuracy: float,
+    interval: tuple[float, float],
+    n: int,
+    smaller: str,
+    recipe: str,
+    words: tuple[str, str] = ("", ""),
 ) -> str:
-    told = html.escape(what)
+    name, note = (html.escape(each) for each in words)
+    told = f"<b>{name}</b>: {html.escape(what)}" if name else html.escape(what)
     if recipe:
         told = f"<details><summary>{told}</summary><pre>{html.escape(recipe)}</pre></details>"
+    told += f"<div class='small note'>{note}</div>" if note else ""
     low, high = (percent(each) for each in interval)
     return (
         f"<tr><td>{told}</td><td>{kilobytes(size)}</td><td>{smaller}</td><td>{percent(accuracy)}</td>"
@@ -187,10 +213,12 @@ def notebook_json(model: str, program: str, visit: Visit) -> str:
     str
         A notebook in version 4 of the format, without outputs.
     """
+    called = f"{visit.name}, {visit.setting.describe()}" if visit.name else visit.setting.describe()
     told = (
-        f"# {model}: {visit.setting.describe()}\n\n{visit.size:,} bytes, {percent(visit.accuracy)} of {visit.n:,} "
+        f"# {model}: {called}\n\n{visit.size:,} bytes, {percent(visit.accuracy)} of {visit.n:,} "
         f"digits (95 % interval {percent(visit.interval[0])} to {percent(visit.interval[1])})."
     )
+    told += f"\n\n{visit.note}" if visit.note else ""
     check = (
         "import hashlib\n\n"
         f"same = hashlib.sha256(small.tflite).hexdigest() == {visit.digest!r}\n"

@@ -86,12 +86,17 @@ class Chart(anywidget.AnyWidget):  # type: ignore[misc]
     ) -> None:
         self.lock: AbstractContextManager[bool] = lock if lock is not None else threading.RLock()
         self._clicked: list[Callable[[int, int], None]] = []
+        self._shift_clicked: list[Callable[[int, int], None]] = []
         super().__init__(figure=dict(figure), height=height, label=label)
         self.on_msg(self._on_message)
 
     def on_click(self, callback: Callable[[int, int], None]) -> None:
         """Register ``callback(curve, point)``: the indices of the trace and of the point that were clicked."""
         self._clicked.append(callback)
+
+    def on_shift_click(self, callback: Callable[[int, int], None]) -> None:
+        """Register a callback for clicks with the Shift key; without one, they are clicks."""
+        self._shift_clicked.append(callback)
 
     def show(self, figure: Mapping[str, Any]) -> None:
         """Replace the whole figure; thread-safe.
@@ -108,6 +113,7 @@ class Chart(anywidget.AnyWidget):  # type: ignore[misc]
         """Close the widget and forget who listens."""
         with self.lock:
             self._clicked.clear()
+            self._shift_clicked.clear()
             super().close()
 
     def _on_message(self, _widget: object, content: Mapping[str, Any], _buffers: object) -> None:
@@ -117,7 +123,7 @@ class Chart(anywidget.AnyWidget):  # type: ignore[misc]
             except ValueError as error:
                 self.send({"type": "failed", "text": str(error)})
         elif content.get("type") == "click":
-            for callback in list(self._clicked):
+            for callback in list((self._shift_clicked if content.get("shift") else []) or self._clicked):
                 callback(int(content["curve"]), int(content["point"]))
 
 

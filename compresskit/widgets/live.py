@@ -194,6 +194,17 @@ class Live(Generic[S, R]):
         with self._state:
             return self._state.wait_for(lambda: not self._busy and not self._waiting, timeout)
 
+    def known(self, setting: S) -> R | None:
+        """Give the exact result of a setting if it is remembered, without computing anything.
+
+        A setting whose key cannot be made has none.
+        """
+        try:
+            found = self._remembered(True, setting)
+        except ValueError:
+            return None
+        return None if found is None else found[0]
+
     def forget(self) -> None:
         """Empty the cache."""
         with self._state:

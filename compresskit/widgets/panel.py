@@ -79,8 +79,10 @@ class Status(ipywidgets.HTML):  # type: ignore[misc]
         self.text = ""
         self.say("busy", "Starting", "")
 
-    def say(self, kind: str, figures: str, small: str = "") -> None:
+    def say(self, kind: str, figures: str, small: str = "", done: float | None = None) -> None:
         """Replace the text.
+
+        While it is busy, a bar appears after half a second.
 
         Parameters
         ----------
@@ -88,6 +90,8 @@ class Status(ipywidgets.HTML):  # type: ignore[misc]
             "exact", "preview", "busy" or "error".
         figures, small
             Plain text; the first line and the second.
+        done
+            How much of the work is done, 0 to 1, where that is known.
         """
         self.text = f"{figures} {small}".strip()
         error = " ck-error" if kind == "error" else ""
@@ -95,7 +99,14 @@ class Status(ipywidgets.HTML):  # type: ignore[misc]
         second = f'<div class="ck-small">{html.escape(small)}</div>' if small else ""
         role = "alert" if kind == "error" else "status"
         sign = f'<div class="ck-sign" aria-hidden="true">{self.SIGNS[kind]}</div>'
-        self.value = f'<div class="ck-status{error}" role="{role}">{sign}<div>{first}{second}</div></div>'
+        bar = _bar(done) if kind == "busy" else ""
+        self.value = f'<div class="ck-status{error}" role="{role}">{sign}<div>{first}{second}</div>{bar}</div>'
+
+
+def _bar(done: float | None) -> str:
+    """Make the bar along the lower edge of a status line; one that knows no share waits before it is seen."""
+    share = "class='ck-late'" if done is None else f"max='1' value='{done:.3f}'"
+    return f"<progress {share} aria-label='Working'></progress>"
 
 
 def slider_of(label: str, options: Sequence[tuple[str, Any]], value: Any, name: str) -> ipywidgets.SelectionSlider:
@@ -208,7 +219,7 @@ class Panel:
             del Panel._open[key]
         if self.box is not None:
             with self.lock:
-                _close_all(self.box)
+                close_all(self.box)
 
     def wait_idle(self, timeout: float | None = None) -> bool:
         """Wait until everything asked for is shown; False when `timeout` seconds were not enough."""
@@ -262,10 +273,10 @@ def _as_asked(_data: object, subshell: str | None) -> str | None:
     return subshell
 
 
-def _close_all(widget: Any) -> None:
+def close_all(widget: Any) -> None:
     """Close a widget with everything in it, and with its layout and style, which ipywidgets would leave behind."""
     for child in getattr(widget, "children", ()):
-        _close_all(child)
+        close_all(child)
     for part in ("layout", "style"):
         owned = getattr(widget, part, None)
         if isinstance(owned, ipywidgets.Widget):

@@ -183,6 +183,8 @@ class Point:
         Bytes of the packed container, if it was asked for.
     latency : Latency or None
         Time of a single image with one thread, if it was asked for.
+    memory : int or None
+        Bytes of the largest sum of results alive at once, if it was asked for.
     """
 
     setting: Setting
@@ -191,6 +193,7 @@ class Point:
     exact: bool
     packed: int | None = None
     latency: Latency | None = None
+    memory: int | None = None
 
 
 def preview_of(digits: Split) -> Split:
@@ -216,7 +219,13 @@ def _preview_positions(n: int) -> NDArray[np.int64]:
     return np.linspace(0, n - 1, PREVIEW_DIGITS).round().astype(np.int64)
 
 
-def read_digits(model: Compressed | Checkpoint, digits: Split, stop: Stop, preview: Score | None = None) -> Score:
+def read_digits(
+    model: Compressed | Checkpoint,
+    digits: Split,
+    stop: Stop,
+    preview: Score | None = None,
+    progress: Callable[[float], None] | None = None,
+) -> Score:
     """Evaluate a file, in parts where it is slow; the result is that of `evaluate`.
 
     Parameters
@@ -227,6 +236,8 @@ def read_digits(model: Compressed | Checkpoint, digits: Split, stop: Stop, previ
         Asked between the parts.
     preview
         The file's score on `preview_of(digits)`, if there is one: these digits are not read again.
+    progress
+        Told after each part how much is read, 0 to 1.
 
     Returns
     -------
@@ -253,6 +264,8 @@ def read_digits(model: Compressed | Checkpoint, digits: Split, stop: Stop, previ
         chosen = slice(start, start + part)
         scores.append(evaluate(model, replace(digits, images=digits.images[chosen], labels=digits.labels[chosen])))
         start += part
+        if progress is not None:
+            progress(min(1.0, start / len(digits)))
         part = max(1, int(part * _PART_SECONDS / max(time.perf_counter() - began, 1e-6)))
     return _joined(scores, digits)
 
@@ -281,6 +294,7 @@ def compute_point(
     squeeze: bool = True,
     make: Callable[[Checkpoint, Recipe, Split | None], Draft] = draft,
     preview: Score | None = None,
+    progress: Callable[[float], None] | None = None,
 ) -> Point:
     """Make the file of a setting and let it read digits, while it is checked, and squeezed, on other threads.
 
@@ -294,7 +308,7 @@ def compute_point(
         The digits to read, and those to measure ranges on.
     exact
         Whether `digits` are all there are.
-    stop, preview
+    stop, preview, progress
         See `read_digits`.
     squeeze
         Whether to find the size of the file in an archive as well.
@@ -317,7 +331,7 @@ def compute_point(
         checking = beside.submit(lambda: made.checked)
         squeezing = beside.submit(lambda: made.file.deflated_size) if squeeze else None
         try:
-            score = read_digits(made.file, digits, stop, preview)
+            score = read_digits(made.file, digits, stop, preview, progress)
         except RuntimeError:
             checking.result()  # knows better what is wrong with a file that does not run
             raise

@@ -2,7 +2,8 @@
 
 A session is a folder. `session.json` tells the model and the data that its points belong to, `points/` holds a small
 JSON file for each, `files/` the `.tflite` files by their sha256, `models/` what was trained. Each file is written
-beside its place and then moved there, so whatever ends the process leaves all of them whole.
+beside its place and then moved there, so whatever ends the process leaves all of them whole. `standing.json` tells
+where the controls stood, with what can be undone, and which points were compared.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -70,6 +72,8 @@ class Session:
             raise ValueError(f"session: {self.folder} holds other files and no session.json; choose an empty folder")
         else:
             _write(path, json.dumps(about, indent=1).encode())
+        self._standing: Mapping[str, Any] | None = None
+        self._handing = threading.Lock()
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="compresskit-session")
         self._count = len(list((self.folder / "points").glob("*.json")))
 
@@ -100,6 +104,14 @@ class Session:
         ordered = sorted(found.items(), key=lambda pair: int(pair[1][0]))
         return {label: (made, code) for label, (_, made, code) in ordered}
 
+    def standing(self) -> Mapping[str, Any]:
+        """Read where the controls stood; empty if that was not kept, or cannot be read."""
+        try:
+            plain = json.loads((self.folder / "standing.json").read_bytes())
+        except (OSError, ValueError):
+            return {}
+        return plain if isinstance(plain, dict) else {}
+
     def file(self, digest: str) -> bytes:
         """Read a file back, and hold it against its sha256.
 
@@ -120,6 +132,17 @@ class Session:
         """Write a point and its file, on a thread of the session's own."""
         self._writer.submit(self._keep, visit, tflite).add_done_callback(self._tell)
 
+    def keep_words(self, visit: Visit) -> None:
+        """Write a point again whose file is kept: it has another name, or another note."""
+        self._writer.submit(self._keep_point, visit).add_done_callback(self._tell)
+
+    def keep_standing(self, plain: Mapping[str, Any]) -> None:
+        """Write where the controls stand; of several that wait only the latest."""
+        with self._handing:
+            waiting, self._standing = self._standing is not None, plain
+        if not waiting:
+            self._writer.submit(self._keep_standing).add_done_callback(self._tell)
+
     def keep_model(self, label: str, checkpoint: Checkpoint, code: tuple[str, ...]) -> None:
         """Write a trained model, on the same thread."""
         self._writer.submit(self._keep_model, label, checkpoint, code).add_done_callback(self._tell)
@@ -137,10 +160,18 @@ class Session:
     def _keep(self, visit: Visit, tflite: bytes) -> None:
         if not self._file(visit.digest).exists():
             _write(self._file(visit.digest), tflite)
+        self._keep_point(visit)
+
+    def _keep_point(self, visit: Visit) -> None:
         place = hashlib.sha256(f"{visit.setting.model}\n{visit.recipe.to_json()}".encode()).hexdigest()[:20]
         path = self.folder / "points" / f"{place}.json"
         order = self._order_of(path)
         _write(path, json.dumps({**to_plain(visit), "order": order}, indent=1).encode())
+
+    def _keep_standing(self) -> None:
+        with self._handing:
+            plain, self._standing = self._standing, None
+        _write(self.folder / "standing.json", json.dumps(plain, indent=1).encode())
 
     def _order_of(self, path: Path) -> int:
         """Give a point the number that it has, or, where there is none to be read, the next."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import math
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from compresskit.data import Split
 from compresskit.litert.inspect import Layer
 from compresskit.widgets.figures import figure
+from compresskit.widgets.frontier import staircase, unbeaten
 from compresskit.widgets.picture import Picture, data_uri
 from compresskit.widgets.points import WeightView
 from compresskit.widgets.style import AFTER, BEFORE, CURRENT
@@ -22,6 +24,10 @@ ACCURACY_TICKS: Final = (0.0, 50.0, 80.0, 90.0, 95.0, 98.0, 99.0, 99.5, 99.8, 99
 _LOW_ENDS: Final = (95.0, 80.0, 50.0, 0.0)  # the accuracy axis reaches down to one of these, so that it seldom moves
 SIZE_TICKS: Final = tuple(float(f"{step}e{power}") for power in range(-4, 7) for step in (1, 2, 5))
 SHOWN_DIGITS: Final = 40
+_NOTE_LINES: Final = 6
+_LEAST_LOSS: Final = 1e-5  # a logarithm has to be taken
+NAME_LETTERS: Final = 12
+FRONTIER: Final = "#7d7d7d"  # three to one on the light and on the dark ground
 NOTHING_MISREAD: Final = "None: it reads every digit that the original reads."
 
 
@@ -62,6 +68,10 @@ class Mark:
         Place on the axis of sizes, where that shows something else than kB of the file.
     trained : bool
         Whether the model was trained for it.
+    name, note : str
+        What someone called it, and noted; often empty.
+    loss : float
+        Mean cross-entropy in nats; nan where it is not known.
     """
 
     size: int
@@ -73,6 +83,9 @@ class Mark:
     label: str
     at: float | None = None
     trained: bool = False
+    name: str = ""
+    note: str = ""
+    loss: float = math.nan
 
     @property
     def across(self) -> float:
@@ -84,14 +97,27 @@ class Mark:
         """Misread digits in per cent, at least half a digit, since a logarithm has to be taken."""
         return 100 * max(1 - self.accuracy, 0.5 / self.n)
 
+    def height(self, upward: str) -> float:
+        """Place on the upward axis, of which less is better: the loss in nats, or the error in per cent."""
+        return max(self.loss, _LEAST_LOSS) if upward == "loss" else self.error
+
     def hover(self, original: int) -> str:
         """Text of the mark in plotly's markup."""
         kind = "all" if self.exact else "preview of"
+        loss = "" if math.isnan(self.loss) else f", loss {self.loss:.4f}"
+        called = f"<b>{html.escape(self.name)}</b><br>" if self.name else ""
+        noted = "".join(f"<br><i>{html.escape(line)}</i>" for line in _lines(self.note))
         return (
-            f"<b>{percent(self.accuracy)}</b> ({percent(self.low)} to {percent(self.high)})<br>"
+            f"{called}<b>{percent(self.accuracy)}</b> ({percent(self.low)} to {percent(self.high)})<br>"
             f"<b>{kilobytes(self.size)}</b>, {times_smaller(original, self.size)}<br>{html.escape(self.label)}<br>"
-            f"{kind} {self.n:,} digits"
+            f"{kind} {self.n:,} digits{loss}{noted}"
         )
+
+
+def _lines(note: str) -> list[str]:
+    """Break a note into the lines that fit beside the mouse."""
+    lines = [line for part in note.splitlines() for line in textwrap.wrap(part, 56)]
+    return lines if len(lines) <= _NOTE_LINES else [*lines[: _NOTE_LINES - 1], "…"]
 
 
 def tradeoff_figure(
@@ -101,7 +127,8 @@ def tradeoff_figure(
     axis: str,
     *,
     unit: str = "kB",
-    misread_of: int = 0,
+    upward: str = "accuracy",
+    compared: Sequence[tuple[str, Mark]] = (),
 ) -> dict[str, Any]:
     """Plot size against accuracy.
 
@@ -120,35 +147,38 @@ def tradeoff_figure(
         Title of the axis of sizes.
     unit
         Of the axis of sizes.
-    misread_of
-        Name the marks of the other axis by misread digits of so many; 0: by accuracy.
+    upward
+        "accuracy", "misread" (the same axis, named by digits misread), or "loss".
+    compared
+        Marks that are held side by side, with the letters that they get.
 
     Returns
     -------
     dict
         For `Chart`. Trace 0 is the original, 1 the exact points, 2 the previews, 3 the ring, and 4, if there are any,
-        the exact points of trained models; ``y`` is the error in per cent, ``customdata`` holds ``[position in marks,
-        accuracy]``.
+        the exact points of trained models; ``y`` is the error in per cent or the loss, ``customdata`` holds ``[position
+        in marks, accuracy]``. Then come, without points to click, the frontier, the names, and the letters.
     """
     exact = [(place, mark) for place, mark in enumerate(marks) if mark.exact and not mark.trained]
     trained = [(place, mark) for place, mark in enumerate(marks) if mark.exact and mark.trained]
     hollow = [(place, mark) for place, mark in enumerate(marks) if not mark.exact]
     base = original.size if original else 1
     traces = [
-        _marks("original", [(-1, original)] if original else [], base, BEFORE, "star", 17),
-        _marks("all digits", exact, base, AFTER, "circle", 11),
-        _marks("preview, with interval", hollow, base, AFTER, "circle-open", 11)
-        | {"error_y": _intervals([mark for _, mark in hollow])},
-        _marks("where the controls stand", [(-2, current)] if current else [], base, CURRENT, "circle-open", 23)
+        _marks("original", [(-1, original)] if original else [], base, BEFORE, "star", 17, upward),
+        _marks("all digits", exact, base, AFTER, "circle", 11, upward),
+        _marks("preview, with interval", hollow, base, AFTER, "circle-open", 11, upward)
+        | ({"error_y": _intervals([mark for _, mark in hollow])} if upward != "loss" else {}),
+        _marks("where the controls stand", [(-2, current)] if current else [], base, CURRENT, "circle-open", 23, upward)
         | {"hoverinfo": "skip", "hovertemplate": None},
     ]
     traces[2]["marker"]["line"] = {"width": 2}
     traces[3]["marker"]["line"] = {"width": 2.5}
     if trained:
-        traces.append(_marks("all digits, trained", trained, base, AFTER, "diamond", 13))
+        traces.append(_marks("all digits, trained", trained, base, AFTER, "diamond", 13, upward))
     every = [mark for mark in (original, current, *marks) if mark is not None]
+    traces += [*_frontier(every, upward), *_names(marks, upward), *_letters(compared, upward)]
     low, high = size_range(every)
-    bottom, top = error_range(every)
+    bottom, top = loss_range(every) if upward == "loss" else error_range(every)
     layout = {
         "xaxis": {
             "type": "log", "range": [math.log10(low), math.log10(high)], "title": {"text": axis},
@@ -157,11 +187,78 @@ def tradeoff_figure(
         },
         "yaxis": {
             "type": "log", "range": [math.log10(bottom), math.log10(top)],
-            **(_misread_axis(misread_of) if misread_of else _ACCURACY_AXIS),
+            **_upward_axis(upward, max((mark.n for mark in every), default=0)),
         },
         "margin": {"l": 66, "r": 30, "t": 34, "b": 46},
     }  # fmt: skip
     return figure(traces, layout)
+
+
+def _frontier(marks: Sequence[Mark], upward: str) -> list[dict[str, Any]]:
+    """Draw the steps between the exact points that nothing beats; one point alone has no steps."""
+    places = [(mark.across, mark.height(upward)) for mark in marks if mark.exact]
+    best = [places[each] for each in unbeaten(places)]
+    if len(best) < 2:
+        return []
+    x, y = staircase(best)
+    line = {"color": FRONTIER, "width": 1.6, "dash": "dot"}
+    return [_silent("frontier", x, y) | {"mode": "lines", "line": line, "showlegend": True}]
+
+
+def _names(marks: Sequence[Mark], upward: str) -> list[dict[str, Any]]:
+    """Write the names of points beside them."""
+    named = [mark for mark in marks if mark.name]
+    if not named:
+        return []
+    text = {"mode": "text", "text": [html.escape(shortened(mark.name, 24)) for mark in named]}
+    places = [mark.across for mark in named], [mark.height(upward) for mark in named]
+    return [_silent("names", *places) | text | {"textposition": "bottom center", "cliponaxis": False}]
+
+
+def _letters(compared: Sequence[tuple[str, Mark]], upward: str) -> list[dict[str, Any]]:
+    """Frame the points that are compared, and write their letters beside them."""
+    if not compared:
+        return []
+    places = [mark.across for _, mark in compared], [mark.height(upward) for _, mark in compared]
+    frame = {"symbol": "square-open", "size": 19, "color": FRONTIER, "line": {"width": 1.6}}
+    text = {"mode": "markers+text", "text": [f"<b>{letter}</b>" for letter, _ in compared], "marker": frame}
+    return [_silent("compared", *places) | text | {"textposition": "top right", "cliponaxis": False}]
+
+
+def _silent(name: str, x: Sequence[float], y: Sequence[float]) -> dict[str, Any]:
+    """Begin a trace that neither the mouse nor the legend speaks of."""
+    return {"type": "scatter", "name": name, "x": list(x), "y": list(y), "hoverinfo": "skip", "showlegend": False}
+
+
+def shortened(name: str, room: int) -> str:
+    """Cut a name in the middle, so that it has at most `room` letters."""
+    head = (room - 1) // 2
+    return name if len(name) <= room else f"{name[:head]}…{name[len(name) - (room - 1 - head) :]}"
+
+
+def told_apart(names: Sequence[str], room: int) -> tuple[str, ...]:
+    """Cut names in the middle so that they still differ.
+
+    Parameters
+    ----------
+    names
+        Names, each once.
+    room
+        Letters that there is room for, at least 3.
+
+    Returns
+    -------
+    tuple of str
+        At most `room` letters each, where that tells them apart; else as many more as it takes.
+    """
+    longest = max(map(len, names), default=0)
+    for letters in range(min(room, longest), longest):
+        for tail in sorted(range(1, letters - 1), key=lambda each: abs(2 * each - letters)):
+            head = letters - 1 - tail
+            cut = tuple(name if len(name) <= letters else f"{name[:head]}…{name[-tail:]}" for name in names)
+            if len(set(cut)) == len(set(names)):
+                return cut
+    return tuple(names)
 
 
 _ACCURACY_AXIS: Final = {
@@ -173,6 +270,15 @@ _ACCURACY_AXIS: Final = {
 
 def _number(tick: float) -> str:
     return f"{tick:,.0f}" if tick >= 1 else f"{tick:g}"
+
+
+def _upward_axis(upward: str, n: int) -> dict[str, Any]:
+    """Name the marks of the upward axis; `n` is how many digits there are."""
+    if upward == "loss":
+        ticks = [tick for tick in SIZE_TICKS if _LEAST_LOSS <= tick <= 100]
+        title = "loss: mean cross-entropy (less is up)"
+        return {"title": {"text": title}, "tickvals": ticks, "ticktext": [f"{tick:g}" for tick in ticks]}
+    return _misread_axis(n) if upward == "misread" else _ACCURACY_AXIS
 
 
 def _misread_axis(n: int) -> dict[str, Any]:
@@ -198,13 +304,19 @@ def error_range(marks: Sequence[Mark]) -> tuple[float, float]:
     return min(100.0, (100 - reach) * 1.1), min([mark.error for mark in marks] or [1.0]) / 1.8
 
 
+def loss_range(marks: Sequence[Mark]) -> tuple[float, float]:
+    """Choose the ends of the axis of losses: bottom (large), top (small), at least a decade apart."""
+    losses = [mark.height("loss") for mark in marks] or [1.0]
+    return max(max(losses) * 1.2, min(losses) * 10), min(losses) / 1.5
+
+
 def _marks(
-    name: str, places: Sequence[tuple[int, Mark]], original: int, colour: str, symbol: str, size: int
+    name: str, places: Sequence[tuple[int, Mark]], original: int, colour: str, symbol: str, size: int, upward: str
 ) -> dict[str, Any]:
     return {
         "type": "scatter", "mode": "markers", "name": name,
         "x": [mark.across for _, mark in places],
-        "y": [mark.error for _, mark in places],
+        "y": [mark.height(upward) for _, mark in places],
         "customdata": [[place, mark.accuracy] for place, mark in places],
         "text": [mark.hover(original) for _, mark in places],
         "hovertemplate": "%{text}<extra></extra>",
@@ -282,20 +394,21 @@ def layers_table(before: Sequence[Layer], after: Sequence[Layer], files: tuple[i
         HTML; kB are 1,000 bytes.
     """
     largest = max(layer.bytes for layer in before)
+    names = told_apart([layer.name for layer in before], NAME_LETTERS)
     rows = []
-    for old, new in zip(before, after, strict=True):
+    for name, old, new in zip(names, before, after, strict=True):
         bars = "".join(
             f'<span class="ck-bar ck-{kind}" style="width:{max(0.6, 100 * layer.bytes / largest):.2f}%"></span>'
             for kind, layer in (("before", old), ("after", new))
         )
         rows.append(
-            f'<tr><td title="{html.escape(old.op)}"><b>{html.escape(old.name)}</b></td>'
+            f'<tr><td title="{html.escape(f"{old.name} ({old.op})")}"><b>{html.escape(name)}</b></td>'
             f'<td><span class="ck-bars" aria-hidden="true">{bars}</span></td>'
             f'<td class="ck-number">{old.bytes / 1000:,.1f}</td><td class="ck-number">{new.bytes / 1000:,.1f}</td>'
             f'<td class="ck-number">{html.escape(new.dtype)}</td>'
             f'<td class="ck-number">{100 * new.sparsity:.0f} %</td></tr>'
         )
-    widths = "".join(f'<col style="width:{width}">' for width in ("17%", "26%", "19%", "16%", "12%", "10%"))
+    widths = "".join(f'<col style="width:{width}">' for width in ("27%", "19%", "17%", "15%", "12%", "10%"))
     head = "".join(
         f'<th scope="col"{" class=ck-number" if place > 1 else ""}>{name}</th>'
         for place, name in enumerate(("layer", "", "before, kB", "after, kB", "as", "zero"))
@@ -387,7 +500,18 @@ def tradeoff_picture(original: Mark, marks: Sequence[Mark], axis: str, width: fl
     for place, (shape, ink, name) in enumerate((("star", "before", "original"), ("disc", "after", "after"))):
         made.mark(left + 8 + 90 * place, 13, shape, 12, ink)  # type: ignore[arg-type]
         made.text(left + 20 + 90 * place, 17, name, size=12)
+    places = [(mark.across, mark.error) for mark in every if mark.exact]
+    best = [places[each] for each in unbeaten(places)]
+    if len(best) > 1:
+        corners = [(across(x), down(y)) for x, y in zip(*staircase(best), strict=True)]
+        made.line(corners, stroke=FRONTIER, dash=True)
+        made.line([(left + 200, 13), (left + 222, 13)], stroke=FRONTIER, dash=True)
+        made.text(left + 228, 17, "frontier", size=12)
     for mark in marks:
+        if mark.name:
+            made.text(
+                across(mark.size / 1000), down(mark.error) + 20, shortened(mark.name, 24), anchor="middle", size=11
+            )
         shape = ("diamond" if mark.trained else "disc") if mark.exact else "circle"
         made.mark(across(mark.size / 1000), down(mark.error), shape, 11, "after")  # type: ignore[arg-type]
     made.mark(across(original.size / 1000), down(original.error), "star", 17, "before")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from compresskit.recipe import Recipe
 from compresskit.widgets.points import Setting
-from compresskit.widgets.views import Mark
+from compresskit.widgets.views import Mark, kilobytes, percent
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ class Visit:
         Whether all digits were read.
     digest : str
         sha256 of the file, in hexadecimal.
+    name, note : str
+        What someone called the point, and noted; empty where nobody did.
     """
 
     setting: Setting
@@ -42,12 +45,21 @@ class Visit:
     n: int
     exact: bool
     digest: str = ""
+    name: str = ""
+    note: str = ""
+
+    @property
+    def entry(self) -> str:
+        """A line for a list of points."""
+        called = f"{self.name}: " if self.name else ""
+        return f"{called}{kilobytes(self.size)}, {percent(self.accuracy)}: {self.setting.describe()}"
 
     def mark(self, axis: str) -> Mark:
         """Place the point on the plot; on an axis that was not measured, where the file's size would be."""
         return Mark(
             self.size, self.accuracy, *self.interval, self.n, self.exact, self.setting.describe(),
-            self.measured.get(axis), bool(self.setting.model),
+            self.measured.get(axis), bool(self.setting.model), self.name, self.note,
+            self.measured.get("loss", math.nan),
         )  # fmt: skip
 
 
@@ -71,10 +83,9 @@ def from_plain(plain: Mapping[str, Any]) -> Visit:
         If something is missing or of another kind.
     """
     try:
-        setting = {name: _tuples(value) for name, value in plain["setting"].items()}
         low, high = plain["interval"]
         return Visit(
-            Setting(**setting),
+            setting_from_plain(plain["setting"]),
             Recipe.from_json(plain["recipe"]),
             int(plain["size"]),
             {str(axis): float(place) for axis, place in plain["measured"].items()},
@@ -83,9 +94,16 @@ def from_plain(plain: Mapping[str, Any]) -> Visit:
             int(plain["n"]),
             bool(plain["exact"]),
             str(plain["digest"]),
+            str(plain.get("name", "")),  # points that were kept before they could be named have none
+            str(plain.get("note", "")),
         )
     except (AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"this is no point of a workbench ({type(error).__name__}: {error})") from error
+
+
+def setting_from_plain(plain: Mapping[str, Any]) -> Setting:
+    """Make the setting that `dataclasses.asdict` was given; TypeError or AttributeError if it is none."""
+    return Setting(**{name: _tuples(value) for name, value in plain.items()})
 
 
 def _tuples(value: Any) -> Any:

@@ -6,23 +6,26 @@ import functools
 import html
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
 import ipywidgets
 import numpy as np
 from numpy.typing import NDArray
+from traitlets import TraitError
 
 from compresskit.compression import Compressed, Draft, draft
 from compresskit.data import Digits, Split, load_data, load_mnist
 from compresskit.evaluation import Score
 from compresskit.litert.inspect import layers as layers_of
-from compresskit.litert.runtime import latency
 from compresskit.pruning.patterns import parse_pattern
 from compresskit.recipe import Recipe
-from compresskit.widgets import export, views
+from compresskit.widgets import axes, export, views
+from compresskit.widgets.axes import AXES, UPWARD
+from compresskit.widgets.compare import LETTERS, CompareView, Pair
+from compresskit.widgets.comparison import Comparison, compare_points
 from compresskit.widgets.figures import Chart
 from compresskit.widgets.jobs import Job, Trained, Training
 from compresskit.widgets.layer_by_layer import BITS, Choice, LayerByLayer
@@ -31,9 +34,11 @@ from compresskit.widgets.panel import (
     Panel,
     Status,
     Toolbar,
+    answer_while_busy,
     button_of,
     choice_of,
     classed,
+    close_all,
     list_of,
     markup,
     number_slider,
@@ -49,10 +54,13 @@ from compresskit.widgets.points import (
     read_digits,
     view_weights,
 )
+from compresskit.widgets.programs import code_of, file_name, python_of
 from compresskit.widgets.session import Session
 from compresskit.widgets.training_tab import TrainingTab, Wish
+from compresskit.widgets.undo import Undo
 from compresskit.widgets.views import Mark, kilobytes, percent, times_smaller
-from compresskit.widgets.visits import Visit
+from compresskit.widgets.visits import Visit, setting_from_plain
+from compresskit.widgets.words import Words
 from compresskit.zoo import Checkpoint, load_model
 
 ORIGINAL: Final = Setting(weights=32, activations=32)
@@ -85,23 +93,6 @@ AS_ALL: Final = -1.0
 OWN_SPARSITIES: Final = (("as all", AS_ALL), *((f"{share} %", share / 100) for share in range(99)))
 
 
-@dataclass(frozen=True)
-class Axis:
-    """What the plot shows from left to right: its name in the list, the title of the axis, and the unit."""
-
-    name: str
-    title: str
-    unit: str
-
-
-AXES: Final = {
-    "file": Axis("bytes of the file", "size of the file", "kB"),
-    "zipped": Axis("bytes, zipped", "size of the file, zipped (DEFLATE)", "kB"),
-    "packed": Axis("bytes, packed", "size of the packed container", "kB"),
-    "macs": Axis("multiplications", "multiply-accumulates for one digit", "M"),
-    "latency": Axis("latency here", "time of one digit, one thread of this machine", "µs"),
-}
-UPWARD: Final = (("accuracy", "accuracy"), ("digits misread", "misread"))
 NO_MODEL: Final = ""
 ALWAYS: Final = ("model", "sparsity", "pattern", "weights", "activations")
 GRID: Final = ("granularity", "ranges", "activation_ranges", "io")
@@ -111,6 +102,8 @@ Place = tuple[str, Recipe]
 ORIGINAL_PLACE: Final[Place] = (NO_MODEL, Recipe())
 NO_POINT: Final = ("choose a point of the plot", "")
 REMEMBERED_FILES: Final = 8
+COMPARE_OPEN: Final = "Compare two points"
+COMPARE_CLOSE: Final = "Close the comparison"
 
 
 @dataclass(frozen=True)
@@ -140,10 +133,10 @@ class Workbench(Panel):
         `Digits` (calibrated on their training digits, scored on their test digits), a `Split` that serves for both, or
         whatever `load_data` takes. By default full MNIST.
     setting
-        Where the controls stand at first.
+        Where the controls stand at first; by default where they stood when the session ended.
     session
         A folder in which every point is kept with its file, and every trained model. If it holds some already, they are
-        on the plot again.
+        on the plot again, with their names and notes, and the controls stand where they stood.
 
     Attributes
     ----------
@@ -195,11 +188,11 @@ class Workbench(Panel):
         self._squeezer = ThreadPoolExecutor(1, thread_name_prefix="compresskit-squeeze")
         self._curves: list[list[Place]] = [[], [], [], [], []]
         self._moving = False
+        self._known: Visit | None = None
         self._weights_shown: tuple[Place, str] | None = None
         self.point: Point | None = None
         self._session = None if session is None else Session(session, self.checkpoint, self.test, self._not_kept)
         self._build(setting or Setting())
-        self._reopen()
         live: Live[Setting, Point] = Live(
             self._preview if self._sample is not self.test else None,
             self._exact,
@@ -211,10 +204,11 @@ class Workbench(Panel):
         )
         self._live = live
         self._lives.append(live)
-        live.submit(self.setting)
+        self._reopen(setting is None)
+        self._submit(note=False)
 
-    def _reopen(self) -> None:
-        """Put what the session holds back into the panel."""
+    def _reopen(self, stand_there: bool) -> None:
+        """Put what the session holds back into the panel; the controls too, unless they were put somewhere else."""
         if self._session is None:
             return
         for label, (checkpoint, code) in self._session.models().items():
@@ -224,6 +218,42 @@ class Workbench(Panel):
             if visit.setting.model in self.models:
                 self._visits[_place(visit.setting)] = visit
         self._list_visits()
+        self._stand(self._session.standing(), stand_there)
+
+    def _stand(self, plain: Mapping[str, Any], stand_there: bool) -> None:
+        """Go on from where a session ended; what does not fit any more is passed over."""
+        try:
+            steps = [setting_from_plain(each) for each in plain["steps"]]
+            pair = [each and setting_from_plain(each) for each in plain["compared"]]
+            self._undo.put(steps, int(plain["at"]))
+            self._axis.value, self._upward.value = plain["axis"], plain["upward"]
+            here = steps[int(plain["at"])]
+            if stand_there and here.model in self.models:
+                self._put_controls(here)
+        except (KeyError, TypeError, AttributeError, ValueError, TraitError):
+            return  # a session from before, or one whose end was not kept: its points are there all the same
+        if not stand_there:
+            self._undo.note(self.setting)
+        if plain.get("comparing"):
+            self._compare_box.children = (self._compare.box,)
+            self._compare_button.description = COMPARE_CLOSE
+        self._compare.put((pair[0] or None, pair[1] or None), self._entries())
+
+    def _keep_standing(self) -> None:
+        """Write down where the controls stand, and what is compared, for tomorrow."""
+        if self._session is None:
+            return
+        steps, at = self._undo.steps
+        self._session.keep_standing(
+            {
+                "steps": [asdict(each) for each in steps],
+                "at": at,
+                "axis": self._axis.value,
+                "upward": self._upward.value,
+                "compared": [each and asdict(each) for each in self._compare.pair],
+                "comparing": bool(self._compare_box.children),
+            }
+        )
 
     def _check_fit(self) -> None:
         example, wanted = int(np.prod(self.test.images.shape[1:])), int(np.prod(self.checkpoint.input_shape))
@@ -253,14 +283,16 @@ class Workbench(Panel):
         model, axis = self.models[setting.model].checkpoint, self._axis.value
         point = compute_point(
             model, setting, digits, self.calibration, exact=exact, stop=stop, make=self._file,
-            squeeze=axis == "zipped", preview=self._previewed,
+            squeeze=axis == "zipped", preview=self._previewed, progress=self._on_part if exact else None,
         )  # fmt: skip
         self._previewed = None if exact else point.score
-        if axis == "packed":
-            point = replace(point, packed=point.compressed.packed_size)
-        elif axis == "latency":
-            point = replace(point, latency=latency(point.compressed.tflite, self.test.images[:1]))
-        return point
+        return axes.ask(point, axis, self.test.images[:1])
+
+    def _on_part(self, done: float) -> None:
+        """Say how far a slow reading is."""
+        with self.lock:
+            if not self.closed:
+                self._say(f"reading all {len(self.test):,}", "busy", done)
 
     def _file(self, checkpoint: Checkpoint, recipe: Recipe, calibration: Split | None) -> Draft:
         """Compress, or take the file that the preview made a moment ago."""
@@ -270,6 +302,20 @@ class Workbench(Panel):
             while len(self._files) > REMEMBERED_FILES:
                 self._files.popitem(last=False)
         return self._files[key]
+
+    def _comparison(self, pair: Pair, stop: Stop) -> Comparison:
+        """Compare two points, on a thread of its own."""
+        self._reference(True, stop)
+        first, second = (self._point_of(setting, stop) for setting in pair)
+        return compare_points(self.checkpoint, first, second, self.test)
+
+    def _point_of(self, setting: Setting, stop: Stop) -> Point:
+        """Give the exact point of a setting: one that is remembered, or made again."""
+        known = self._live.known(setting)
+        if known is not None:
+            return known
+        model = self.models[setting.model].checkpoint
+        return compute_point(model, setting, self.test, self.calibration, stop=stop, squeeze=False)
 
     def _reference(self, exact: bool, stop: Stop) -> Score:
         """Score the original, once."""
@@ -312,10 +358,22 @@ class Workbench(Panel):
         self._back = list_of("Go back to", [NO_POINT], NO_POINT[1], "ck-back")
         self._watch(self._back, self._on_back)
         self._tradeoff = Chart(
-            views.tradeoff_figure(None, [], None, AXES["file"].title), height=546, lock=self.lock,
-            label="Plot of size against accuracy; the list below it names the same points",
+            views.tradeoff_figure(None, [], None, AXES["file"].title), height=476, lock=self.lock,
+            label="Plot of size against accuracy; the list 'Go back to' under Plot names the same points",
         )  # fmt: skip
         self._tradeoff.on_click(self._on_click)
+        self._tradeoff.on_shift_click(self._on_shift_click)
+        self._words: Words[Place] = Words(self._on_words)
+        for field in (self._words.name, self._words.note):
+            self._watch(field, self._words.on_change)
+        self._undo = Undo(self.setting, self._go_back, lambda step: step.model in self.models)
+        self._compare = CompareView(self._comparison, self.test, self.lock, self._on_compared)
+        for field in self._compare.lists:
+            self._watch(field, self._compare.on_list)
+        answer_while_busy(self._compare.box)
+        self._compare_box = classed(ipywidgets.VBox([]), "ck-stack")
+        self._compare_button = button_of(COMPARE_OPEN, "ck-compare-open")
+        self._compare_button.on_click(lambda _: self._toggle_compare())
         names = [layer.name for layer in self.checkpoint.layers]
         heaviest = max(self.checkpoint.layers, key=lambda layer: layer.bytes).name
         self._layer = list_of("Layer", [(name, name) for name in names], heaviest, "ck-layer")
@@ -342,7 +400,7 @@ class Workbench(Panel):
 
     def _rows(self, clear: Any, reset: Any) -> list[Any]:
         controls = classed(ipywidgets.VBox([*(self._controls[name] for name in ALWAYS), self._tabs()]), "ck-controls")
-        plot = classed(ipywidgets.VBox([self._status, self._tradeoff]), "ck-grow", "ck-stack")
+        plot = classed(ipywidgets.VBox([self._status, self._tradeoff, self._words.box]), "ck-grow", "ck-stack")
         cards = [
             [_heading("Bytes by layer", _LEGEND), self._table],
             [
@@ -354,16 +412,20 @@ class Workbench(Panel):
             ],
             [_heading("Digits that it misreads now"), self._strip_note, self._strip],
         ]
-        buttons = classed(ipywidgets.HBox([self._detail_button, clear, reset]), "ck-row", "ck-buttons")
+        buttons = [self._detail_button, self._compare_button, clear, reset]
         return [
-            markup(self._title()),
+            classed(ipywidgets.HBox([markup(self._title()), self._undo.box]), "ck-head"),
             classed(ipywidgets.HBox([controls, plot]), "ck-row"),
             classed(
                 ipywidgets.HBox([classed(ipywidgets.VBox(card), "ck-card") for card in cards]), "ck-row", "ck-cards"
             ),
-            classed(ipywidgets.HBox([self._toolbar, buttons]), "ck-row", "ck-foot"),
+            classed(
+                ipywidgets.HBox([self._toolbar, classed(ipywidgets.HBox(buttons), "ck-row", "ck-buttons")]),
+                "ck-row", "ck-foot",
+            ),
+            self._compare_box,
             self._detail_box,
-        ]
+        ]  # fmt: skip
 
     def _tabs(self) -> Any:
         """Put the rarer controls one behind another, in a space of a fixed height."""
@@ -435,6 +497,10 @@ class Workbench(Panel):
             raise ValueError("There is no point yet; wait for the first.")
         return star
 
+    def _entries(self) -> list[tuple[str, Setting]]:
+        """List the points that can be compared: the original, and all that read every digit."""
+        return [("the original", ORIGINAL), *((v.entry, v.setting) for v in self._visits.values() if v.exact)]
+
     def _names(self) -> dict[str, str]:
         own = {
             f".ck-own-sparsity-{place}": f"Weights of {name} set to zero"
@@ -452,6 +518,8 @@ class Workbench(Panel):
             ".ck-activation-ranges": "Range of activations", ".ck-io": "In and out of the file",
             ".ck-layer-bits": "Bits of this layer",
             ".ck-back": "Go back to a point of the plot", ".ck-layer": "Layer whose weights are shown",
+            ".ck-name": "Name of this point", ".ck-notes": "Notes on this point",
+            **{f".ck-compare-{letter.lower()}": f"Point {letter} to compare" for letter in LETTERS},
         }  # fmt: skip
 
     def _title(self) -> str:
@@ -511,6 +579,11 @@ class Workbench(Panel):
         """
         if self.closed:
             raise ValueError("This workbench was closed; run its cell again to get a live one.")
+        self._put_controls(setting)
+        self._submit()
+
+    def _put_controls(self, setting: Setting) -> None:
+        """Put the controls somewhere, without asking for the point."""
         self._moving = True
         try:
             for name, control in self._controls.items():
@@ -520,7 +593,55 @@ class Workbench(Panel):
             self._own_bits.value = self._layer_bits.get(self._layer.value, 0)
         finally:
             self._moving = False
-        self._live.submit(self.setting)
+
+    def undo(self) -> None:
+        """Put the controls where they stood before, as the button and Ctrl+Z do."""
+        self._undo.undo()
+
+    def redo(self) -> None:
+        """Put the controls where they stood before the last undo."""
+        self._undo.redo()
+
+    def _go_back(self, setting: Setting) -> None:
+        if not self.closed:
+            self._put_controls(setting)
+            self._submit(note=False)
+
+    def _submit(self, *, note: bool = True) -> None:
+        """Ask for the point where the controls stand; one that is known is shown at once."""
+        setting = self.setting
+        if note:
+            self._undo.note(setting)
+        self._keep_standing()
+        self._show_known(setting)
+        self._live.submit(setting)
+
+    def _show_known(self, setting: Setting) -> None:
+        """Show the score of a place that was visited, while its file is made again."""
+        try:
+            visit = self._visits.get(_place(setting))
+        except ValueError:  # a setting that cannot be: the sentence comes with the answer
+            return
+        if visit is not None and visit.exact and self._live.known(setting) is None:
+            with self.lock:
+                self._known = visit
+                self._draw_tradeoff()
+                self._say("known already, its file is made again", "busy")
+
+    def name_point(self, name: str, note: str = "") -> None:
+        """Name the point that is shown, and note something on it; see `points`.
+
+        Raises
+        ------
+        ValueError
+            If no point is shown, or only the original, which has its name.
+        """
+        with self.lock:
+            place = None if self.point is None else _place(self.point.setting)
+            if place is None or place not in self._visits:
+                raise ValueError("name: there is no point to be named; move a slider first, and wait for its point")
+            self._on_words(place, name, note)
+            self._words.show(place, name, note)
 
     def clear(self) -> None:
         """Take all points but the original and the current one off the plot."""
@@ -529,20 +650,26 @@ class Workbench(Panel):
             for place in [place for place in self._visits if place != current]:
                 del self._visits[place]
             self._draw_tradeoff()
+            self._list_visits()
 
     def _on_control(self, _change: Any) -> None:
         self._controls["sparsity"].disabled = parse_pattern(self._controls["pattern"].value).sparsity is not None
         if not self._moving and not self.closed:
-            self._live.submit(self.setting)
+            self._submit()
 
     def _on_axis(self, _change: Any) -> None:
         with self.lock:
             self._draw_tradeoff()
             place = _place(self.point.setting) if self.point else None
-            measured = place is None or place not in self._visits or self._axis.value in self._visits[place].measured
+            measured = place is None or place not in self._visits or self._shown(self._visits[place])
+        self._keep_standing()
         if not measured and not self.closed:  # the file is there, but nobody has asked it for this yet
             self._live.forget()
             self._live.submit(self.setting)
+
+    def _shown(self, visit: Visit) -> bool:
+        """Tell whether a point has a place on the axes that are chosen."""
+        return self._axis.value in visit.measured and (self._upward.value != "loss" or "loss" in visit.measured)
 
     def _on_layer(self, _change: Any) -> None:
         self._moving = True
@@ -560,7 +687,57 @@ class Workbench(Panel):
         self._layer_bits = {**{each: had for each, had in self._layer_bits.items() if each != name}, name: bits}
         if not bits:
             del self._layer_bits[name]
-        self._live.submit(self.setting)
+        self._submit()
+
+    def _toggle_compare(self, *, close: bool = True) -> None:
+        """Open the view of two points below, or close it."""
+        opened = bool(self._compare_box.children)
+        if opened and not close:
+            return
+        with self.lock:
+            self._compare.offer(self._entries())
+            self._compare_box.children = () if opened else (self._compare.box,)
+            self._compare_button.description = COMPARE_OPEN if opened else COMPARE_CLOSE
+            self._draw_tradeoff()
+        self._keep_standing()
+
+    def compare(self, first: Setting, second: Setting) -> None:
+        """Hold two points side by side, as the lists of the view do.
+
+        Raises
+        ------
+        ValueError
+            If one of them is not on the plot.
+        """
+        entries = self._entries()
+        for setting in (first, second):
+            if setting not in [each for _, each in entries]:
+                raise ValueError(f"compare: {setting.describe()!r} is no exact point of the plot; go there first")
+        self._toggle_compare(close=False)
+        self._compare.put((first, second), entries)
+
+    def _on_compared(self) -> None:
+        with self.lock:
+            self._draw_tradeoff()
+        self._keep_standing()
+
+    def _on_shift_click(self, curve: int, place: int) -> None:
+        setting = self._setting_at(curve, place)
+        if setting is not None:
+            self._toggle_compare(close=False)
+            self._compare.choose(setting)
+
+    def _on_words(self, place: Place, name: str, note: str) -> None:
+        """Take a name and a note down: on the plot, in the lists, and on disk."""
+        with self.lock:
+            visit = self._visits.get(place)
+            if visit is None:
+                return  # the plot was cleared meanwhile
+            self._visits[place] = visit = replace(visit, name=name, note=note)
+            if self._session is not None and "zipped" in visit.measured:  # else it is kept with its file, in a moment
+                self._session.keep_words(visit)
+            self._draw_tradeoff()
+            self._list_visits()
 
     def _toggle_detail(self) -> None:
         """Open the view of single layers below, or close it."""
@@ -659,7 +836,7 @@ class Workbench(Panel):
         name = {"fine-tune": "fine-tuned", "quantize": "trained with rounding", "distill": "distilled"}[training.kind]
         label = f"{name} {sum(each.startswith(name) for each in self.models) + 1}"
         earlier = self.models[self._trained_from].code
-        self.models[label] = Model(result.checkpoint, (*earlier, *_code_of(training)))
+        self.models[label] = Model(result.checkpoint, (*earlier, *code_of(training)))
         self._list_models()
         if self._session is not None:
             self._session.keep_model(label, result.checkpoint, self.models[label].code)
@@ -684,8 +861,10 @@ class Workbench(Panel):
     def close(self) -> None:
         """End the threads of the workbench, of the view of single layers, and a training that is under way."""
         self._training.close()
+        self._compare.close()
         if self._detail is not None:
             self._detail.close()
+        close_all(self._compare.box)  # it is not in the panel while nobody compares
         super().close()
         self._squeezer.shutdown(wait=True)
         if self._session is not None:
@@ -698,13 +877,16 @@ class Workbench(Panel):
             self.move_to(visit.setting)
 
     def _on_click(self, curve: int, place: int) -> None:
+        setting = self._setting_at(curve, place)
+        if setting is not None:
+            self.move_to(setting)
+
+    def _setting_at(self, curve: int, place: int) -> Setting | None:
+        """Find the setting of a mark of the plot."""
         with self.lock:
             places = self._curves[curve] if curve < len(self._curves) else []
             visit = self._visits.get(places[place]) if place < len(places) else None
-        if curve == 0:
-            self.move_to(ORIGINAL)
-        elif visit is not None:
-            self.move_to(visit.setting)
+        return ORIGINAL if curve == 0 else None if visit is None else visit.setting
 
     def _download(self) -> bytes:
         with self.lock:
@@ -721,7 +903,7 @@ class Workbench(Panel):
 
     def wait_idle(self, timeout: float | None = None) -> bool:
         """Wait until a training, if any, has ended, and everything asked for is shown."""
-        if not (self._training.job.wait(timeout) and super().wait_idle(timeout)):
+        if not (self._training.job.wait(timeout) and super().wait_idle(timeout) and self._compare.wait_idle(timeout)):
             return False
         return self.closed or not wait([self._squeezer.submit(lambda: None)], timeout).not_done
 
@@ -732,6 +914,7 @@ class Workbench(Panel):
         self._say(f"reading {which}", "busy")
 
     def _on_error(self, _setting: Setting, message: str) -> None:
+        self._known = None
         self._status.say("error", "", message)
 
     def _say_error(self, error: Exception) -> None:
@@ -741,6 +924,8 @@ class Workbench(Panel):
     def _on_result(self, outcome: Outcome[Setting, Point]) -> None:
         point = outcome.value
         self._visit(point)
+        if self._known is not None and (point.exact or _place(point.setting) != _place(self._known.setting)):
+            self._known = None
         current = not outcome.outdated
         if current or self.point is None:
             self.point = point
@@ -758,10 +943,12 @@ class Workbench(Panel):
         if earlier is not None and earlier.exact and not point.exact:
             return
         size, score = point.compressed.size, point.score
-        measured = _measured(point) if earlier is None else {**earlier.measured, **_measured(point)}
+        measured, words = axes.measured(point), ("", "")
+        if earlier is not None:
+            measured, words = {**earlier.measured, **measured}, (earlier.name, earlier.note)
         visit = Visit(
             point.setting, point.compressed.recipe, size, measured, score.accuracy, score.interval, score.n,
-            point.exact, point.compressed.digest,
+            point.exact, point.compressed.digest, *words,
         )  # fmt: skip
         self._visits[place] = visit
         if point.exact:
@@ -769,20 +956,20 @@ class Workbench(Panel):
 
     def _squeeze(self, place: Place, small: Compressed) -> None:
         """Find the size in an archive, which takes long, once the point is on the plot; then keep the point."""
-        zipped = small.deflated_size / 1000
+        found = axes.squeezed(small)
         with self.lock:
             if self.closed or place not in self._visits:
                 return  # the plot was cleared meanwhile
             visit = self._visits[place]
-            self._visits[place] = visit = replace(visit, measured={**visit.measured, "zipped": zipped})
+            self._visits[place] = visit = replace(visit, measured={**visit.measured, **found})
             if self._session is not None:
                 self._session.keep(visit, small.tflite)
-            if self._axis.value == "zipped":
+            if self._axis.value in found:
                 self._draw_tradeoff()
 
     def _draw_tradeoff(self) -> None:
         axis = self._axis.value
-        visits = [visit for visit in self._visits.values() if axis in visit.measured]
+        visits = [visit for visit in self._visits.values() if self._shown(visit)]
         drawn = [(bool(visit.setting.model), visit.exact, _place(visit.setting)) for visit in visits]
         self._curves = [
             [],
@@ -798,9 +985,18 @@ class Workbench(Panel):
                 self._ring(axis),
                 AXES[axis].title,
                 unit=AXES[axis].unit,
-                misread_of=len(self.test) if self._upward.value == "misread" else 0,
+                upward=self._upward.value,
+                compared=self._compared(axis),
             )
         )
+
+    def _compared(self, axis: str) -> list[tuple[str, Mark]]:
+        """Give the marks that are held side by side, with their letters."""
+        if not self._compare_box.children:
+            return []
+        chosen = zip(LETTERS, self._compare.pair, strict=True)
+        marks = [(letter, self._mark_of(_place(setting), axis)) for letter, setting in chosen if setting is not None]
+        return [(letter, mark) for letter, mark in marks if mark is not None]
 
     def _star(self, axis: str) -> Mark | None:
         exact = True in self._references
@@ -808,30 +1004,27 @@ class Workbench(Panel):
         if score is None:
             return None
         at = self._original_at(axis)
-        return Mark(self.checkpoint.size, score.accuracy, *score.interval, score.n, exact, "the original", at)
+        return Mark(
+            self.checkpoint.size, score.accuracy, *score.interval, score.n, exact, "the original", at, loss=score.loss
+        )
 
     def _original_at(self, axis: str) -> float:
         """Measure the original on an axis, once."""
         if axis not in self._original:
             original = Compressed(self.checkpoint.tflite, Recipe(), self.checkpoint)
-            if axis == "packed":
-                self._original[axis] = original.packed_size / 1000
-            elif axis == "latency":
-                self._original[axis] = latency(original.tflite, self.test.images[:1]).median * 1e6
-            elif axis == "macs":
-                self._original[axis] = _macs(original)
-            else:
-                self._original[axis] = (original.size if axis == "file" else self.checkpoint.deflated_size) / 1000
+            self._original[axis] = axes.measure_file(original, axis, self.test.images[:1])
         return self._original[axis]
 
     def _ring(self, axis: str) -> Mark | None:
-        if self.point is None:
-            return None
-        place = _place(self.point.setting)
+        here = self._known if self._known is not None else self.point
+        return None if here is None else self._mark_of(_place(here.setting), axis)
+
+    def _mark_of(self, place: Place, axis: str) -> Mark | None:
+        """Give the mark of a place, if it is on the plot."""
         if place == ORIGINAL_PLACE:
             return self._star(axis)
         visit = self._visits.get(place)
-        return visit.mark(axis) if visit is not None and axis in visit.measured else None
+        return visit.mark(axis) if visit is not None and self._shown(visit) else None
 
     def _draw_rest(self, current: bool) -> None:
         """Draw what takes longer than the plot, unless the hand is on its way already."""
@@ -851,19 +1044,20 @@ class Workbench(Panel):
         code = self.models[point.setting.model].code
         self._toolbar.code = python_of(self.checkpoint.name, point.compressed.recipe, self._toolbar.file_name, code)
         self._list_visits()
+        place = _place(point.setting)
+        visit = self._visits.get(place)
+        self._words.show(place if visit else None, visit.name if visit else "", visit.note if visit else "")
 
     def _layers(self, small: Compressed | Checkpoint) -> str:
         sizes = (self.checkpoint.size, small.size)
         return views.layers_table(self.checkpoint.layers, small.layers, sizes)
 
     def _list_visits(self) -> None:
-        entries = [
-            (f"{kilobytes(visit.size)}, {percent(visit.accuracy)}: {visit.setting.describe()}", visit)
-            for visit in self._visits.values()
-        ]
-        options = [NO_POINT, *entries]
+        options = [NO_POINT, *((visit.entry, visit) for visit in self._visits.values())]
         if list(self._back.options) != options:
             self._back.options = options
+        if self._compare_box.children:
+            self._compare.offer(self._entries())
 
     def _draw_weights(self) -> None:
         point, name = self.point, self._layer.value
@@ -883,16 +1077,24 @@ class Workbench(Panel):
         original = Compressed(self.checkpoint.tflite, Recipe(), self.checkpoint)
         return original.weights(name), self.point.compressed.weights(name)
 
-    def _say(self, small: str, kind: str) -> None:
+    def _say(self, small: str, kind: str, done: float | None = None) -> None:
         """Write the status line: the latest figures, and what is going on."""
-        if self.point is None:
-            self._status.say(kind, "", f"{small} digits".capitalize())
+        here = self._known
+        if here is None and self.point is None:
+            self._status.say(kind, "", f"{small} digits".capitalize(), done)
             return
-        score, size = self.point.score, self.point.compressed.size
-        low, high = (100 * end for end in score.interval)
-        figures = f"{percent(score.accuracy)} right, {kilobytes(size)}, {times_smaller(self.checkpoint.size, size)}"
-        read = f"{score.n:,} digits{'' if self.point.exact else ' (preview)'}"
-        self._status.say(kind, figures, f"{read}, 95 % interval {low:.2f} to {high:.2f} %; {size:,} bytes; {small}")
+        if here is not None:
+            accuracy, interval, n, size, exact = here.accuracy, here.interval, here.n, here.size, here.exact
+        else:
+            assert self.point is not None
+            score = self.point.score
+            accuracy, interval, n = score.accuracy, score.interval, score.n
+            size, exact = self.point.compressed.size, self.point.exact
+        low, high = (100 * end for end in interval)
+        figures = f"{percent(accuracy)} right, {kilobytes(size)}, {times_smaller(self.checkpoint.size, size)}"
+        read = f"{n:,} digits{'' if exact else ' (preview)'}"
+        told = f"{read}, 95 % interval {low:.2f} to {high:.2f} %; {size:,} bytes; {small}"
+        self._status.say(kind, figures, told, done)
 
     # -- without a kernel --------------------------------------------------------------------------------------
 
@@ -946,77 +1148,9 @@ def _time(outcome: Outcome[Setting, Point]) -> str:
     return "known already" if outcome.cached else f"{1000 * outcome.seconds:,.0f} ms"
 
 
-def file_name(model: str, setting: Setting) -> str:
-    """Name a file after what was done: ``digit_reader_zero60_w8a8.tflite``."""
-    name = "".join(each if each.isalnum() or each in "-_" else "_" for each in model)
-    name += f"_{setting.model.replace(' ', '_')}" if setting.model else ""
-    fixed = parse_pattern(setting.pattern).sparsity is not None
-    kind = "zero" if setting.pattern == "unstructured" else f"{setting.pattern.replace(':', 'of').replace(' ', '')}"
-    zero = "" if not setting.prunes() else f"_{kind}" if fixed else f"_{kind}{100 * setting.sparsity:.0f}"
-    bits = f"_w{setting.weights}a{setting.activations}" if min(setting.weights, setting.activations) < 32 else ""
-    return f"{name}{zero}{bits or '_float'}.tflite"
-
-
-def python_of(model: str, recipe: Recipe, name: str, training: Sequence[str] = ()) -> str:
-    """Write the program that makes the same file; `training` are lines that train ``model`` first."""
-    imports = sorted(line for line in training if line.startswith("from "))
-    return "\n".join(
-        [
-            "import compresskit as ck",
-            *dict.fromkeys(imports),
-            "",
-            "digits = ck.load_mnist()",
-            f"model = ck.load_model({model!r})",
-            *(line for line in training if not line.startswith("from ")),
-            f"small = ck.compress(model, {recipe.to_python()}, calibration=digits.train)",
-            "print(ck.evaluate(small, digits.test))",
-            f"small.save({name!r})",
-        ]
-    )
-
-
-def _code_of(training: Training) -> tuple[str, ...]:
-    """Write the lines of Python that do a training."""
-    settings = ", ".join(f"{name}={value!r}" for name, value in training.settings.items())
-    if training.kind == "distill":
-        assert training.teacher is not None
-        teacher = f"ck.load_model({training.teacher.name!r})"
-        line = f"model = distill({teacher}, model, digits, {settings}, keep_zeros=True).checkpoint"
-        return ("from compresskit.training.distill import distill", line)
-    steps = training.recipe.to_python().removeprefix("ck.Recipe(").removesuffix(")")
-    if training.kind == "quantize":
-        line = f"model = train_quantized(model, {steps}, digits, {settings}).checkpoint"
-        return ("from compresskit.training.quantize import train_quantized", line)
-    if not training.recipe.steps:
-        return (
-            "from compresskit.training.prune import fine_tune",
-            f"model = fine_tune(model, digits, {settings}).checkpoint",
-        )
-    line = f"model = train_pruned(model, [{steps}], digits, {settings}).checkpoint"
-    return ("from compresskit.training.prune import train_pruned", line)
-
-
 def _place(setting: Setting) -> Place:
     """Tell settings apart by the file that they make."""
     return setting.model, setting.recipe()
-
-
-def _macs(model: Compressed | Checkpoint) -> float:
-    """Count multiply-accumulates for one digit, in millions."""
-    return sum(layer.macs for layer in model.layers) / 1e6
-
-
-def _measured(point: Point) -> dict[str, float]:
-    """Place a point on every axis that is known of it."""
-    small = point.compressed
-    found = {"file": small.size / 1000, "macs": _macs(small)}
-    if "deflated_size" in small.__dict__:  # only if it was asked for: it takes a while
-        found["zipped"] = small.deflated_size / 1000
-    if point.packed is not None:
-        found["packed"] = point.packed / 1000
-    if point.latency is not None:
-        found["latency"] = point.latency.median * 1e6
-    return found
 
 
 @functools.lru_cache(maxsize=32)

@@ -51,11 +51,12 @@ def make(data, model):
         bench.close()
 
 
-def visit_of(setting: Setting, size: int = 1000, accuracy: float = 0.9, exact: bool = True) -> Visit:
-    measured = {"file": size / 1000, "macs": 0.2}
+def visit_of(setting: Setting, size: int = 1000, accuracy: float = 0.9, exact: bool = True, name="", note="") -> Visit:
+    measured = {"file": size / 1000, "macs": 0.2, "memory": 1.5, "loss": 0.25}
     return Visit(
-        setting, setting.recipe(), size, measured, accuracy, (accuracy - 0.01, accuracy + 0.01), 300, exact, "0" * 64
-    )
+        setting, setting.recipe(), size, measured, accuracy, (accuracy - 0.01, accuracy + 0.01), 300, exact, "0" * 64,
+        name, note,
+    )  # fmt: skip
 
 
 SETTINGS = st.builds(
@@ -70,10 +71,13 @@ SETTINGS = st.builds(
 
 
 @settings(max_examples=50, deadline=None)
-@given(SETTINGS)
-def test_a_point_comes_back_from_json_as_it_was(setting):
-    visit = visit_of(setting)
-    assert from_plain(json.loads(json.dumps(to_plain(visit)))) == visit
+@given(SETTINGS, st.text(max_size=20), st.text(max_size=40))
+def test_a_point_comes_back_from_json_as_it_was(setting, name, note):
+    visit = visit_of(setting, name=name, note=note)
+    plain = json.loads(json.dumps(to_plain(visit)))
+    assert from_plain(plain) == visit
+    del plain["name"], plain["note"]  # as it was kept before points could be named
+    assert from_plain(plain) == visit_of(setting)
 
 
 @pytest.mark.parametrize("plain", [{}, {"setting": 3}, {"setting": {"no_such": 1}, "interval": [0, 1]}])
@@ -174,7 +178,8 @@ ORIGINAL = Mark(5000, 0.98, 0.97, 0.99, 300, True, "the original")
 
 
 def test_the_table_holds_every_point():
-    visits = (visit_of(Setting(0.3), 2000), visit_of(Setting(0.5, weights=4), 900, 0.5, exact=False))
+    named = visit_of(Setting(0.3), 2000, name="for the watch", note="two\nlines, with a comma")
+    visits = (named, visit_of(Setting(0.5, weights=4), 900, 0.5, exact=False))
     rows = list(csv.DictReader(io.StringIO(export.points_csv(ORIGINAL, visits))))
     assert [row["what"] for row in rows] == ["the original", *(visit.setting.describe() for visit in visits)]
     assert [int(row["bytes"]) for row in rows] == [5000, 2000, 900]
@@ -182,6 +187,8 @@ def test_the_table_holds_every_point():
     assert [row["all_digits"] for row in rows] == ["True", "True", "False"]
     assert ck.Recipe.from_json(rows[1]["recipe"]) == visits[0].recipe
     assert rows[1]["deflated_bytes"] == ""
+    assert (rows[1]["name"], rows[1]["note"]) == ("for the watch", "two\nlines, with a comma")
+    assert (rows[1]["activation_bytes"], rows[1]["loss"], rows[0]["loss"]) == ("1500", "0.25", "")
 
 
 @settings(max_examples=100, deadline=None)
@@ -217,11 +224,13 @@ class Reader(HTMLParser):
 
 
 def test_the_report_stands_alone():
-    visits = (visit_of(Setting(0.3), 2000, 0.97), visit_of(Setting(0.5), 900, 0.9))
+    named = visit_of(Setting(0.3), 2000, 0.97, name="<watch>", note="half a <i>day</i>")
+    visits = (named, visit_of(Setting(0.5), 900, 0.9))
     read = Reader()
     read.feed(export.report_html("<my> model", ORIGINAL, visits, "An offline sample."))
     assert read.asked == [] and "script" not in read.tags and "link" not in read.tags
     text = " ".join(read.text)
+    assert "i" not in read.tags and "<watch>" in text and "half a <i>day</i>" in text
     assert "<my> model" in text and "An offline sample." in text and visits[0].recipe.to_python() in text
     assert read.tags.count("tr") == 2 * (1 + 1 + 2) and "svg" in read.tags
 

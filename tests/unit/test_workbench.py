@@ -20,11 +20,13 @@ from compresskit.evaluation import wilson_interval
 from compresskit.litert.inspect import Layer
 from compresskit.widgets import points as points_module
 from compresskit.widgets import training_tab, views
+from compresskit.widgets.axes import AXES
 from compresskit.widgets.jobs import JobProgress, Trained, Training
 from compresskit.widgets.live import AbandonedError
 from compresskit.widgets.points import Setting, compute_point, grid_of, newly_misread, preview_of, read_digits
+from compresskit.widgets.programs import file_name, python_of
 from compresskit.widgets.views import Mark
-from compresskit.widgets.workbench import AXES, ORIGINAL, Workbench, file_name, python_of
+from compresskit.widgets.workbench import ORIGINAL, Workbench
 
 PATIENCE = 120.0
 
@@ -259,6 +261,54 @@ def test_the_plot_tells_original_exact_preview_and_current_apart_by_shape():
     assert made["data"][2]["error_y"]["array"][0] > 0
     assert "8-bit &lt;weights&gt;" in made["data"][1]["text"][0]
     assert made["data"][1]["y"] == pytest.approx([1.0]) and made["data"][1]["x"] == [400.0]
+
+
+def test_the_frontier_joins_exact_points_only_and_clicks_nothing():
+    low, middle = mark(200_000, 0.97), mark(400_000, 0.99)
+    beaten, hollow = mark(500_000, 0.98), mark(100_000, 0.995, exact=False, n=1000)
+    marks = [beaten, middle, hollow, low]
+    for upward in ("accuracy", "misread", "loss"):
+        seen = [replace(each, loss=2 * (1 - each.accuracy)) for each in marks]
+        star = replace(mark(1_689_436, 0.993), loss=0.001)
+        made = {
+            trace["name"]: trace for trace in views.tradeoff_figure(star, seen, None, "size", upward=upward)["data"]
+        }
+        assert made["frontier"]["x"] == pytest.approx([200, 400, 400, 1689.436, 1689.436]), upward
+        heights = [each.height(upward) for each in (seen[3], seen[1], star)]
+        assert made["frontier"]["y"] == [heights[0], heights[0], heights[1], heights[1], heights[2]]
+        assert made["frontier"]["hoverinfo"] == "skip"
+        layout = views.tradeoff_figure(star, seen, None, "size", upward=upward)["layout"]
+        bottom, top = (10**end for end in layout["yaxis"]["range"])
+        assert all(top <= each.height(upward) <= bottom for each in (*seen, star))
+    alone = views.tradeoff_figure(None, [middle], None, "size")["data"]
+    assert "frontier" not in [trace["name"] for trace in alone]
+
+
+def test_names_and_notes_are_shown_and_escaped():
+    named = replace(mark(), name="<watch>", note="a & b\n" + "long " * 200)
+    made = views.tradeoff_figure(mark(1_689_436), [named, mark(9000)], None, "size", compared=[("A", named)])["data"]
+    hover = made[1]["text"][0]
+    assert hover.startswith("<b>&lt;watch&gt;</b>") and "<i>a &amp; b</i>" in hover and hover.count("<i>") == 6
+    traces = {trace["name"]: trace for trace in made}
+    assert traces["names"]["text"] == ["&lt;watch&gt;"] and traces["names"]["x"] == [400.0]
+    assert traces["compared"]["text"] == ["<b>A</b>"]
+
+
+NAMES = st.lists(st.text("abc_12", min_size=1, max_size=30), min_size=1, max_size=12, unique=True)
+
+
+@given(NAMES, st.integers(3, 14))
+def test_layers_can_be_told_apart_by_what_is_left_of_their_names(names, room):
+    cut = views.told_apart(names, room)
+    assert len(set(cut)) == len(names)
+    for name, short in zip(names, cut, strict=True):
+        head, dots, tail = short.partition("…")
+        assert short == name or (dots and name.startswith(head) and name.endswith(tail) and len(short) < len(name))
+
+
+def test_names_of_a_mobilenet_keep_what_differs():
+    names = [f"block{block}_{kind}" for block in range(1, 12) for kind in ("depthwise", "pointwise")]
+    assert max(map(len, views.told_apart(names, 12))) <= 14
 
 
 @given(st.lists(st.tuples(st.integers(500, 5_000_000), st.floats(0, 1)), min_size=1, max_size=8))
@@ -644,7 +694,7 @@ def test_clear_leaves_the_original_and_where_one_stands(make):
         assert bench.wait_idle(PATIENCE)
     bench.clear()
     assert [visit.setting for visit in bench.points] == [Setting(0.4)]
-    assert [len(trace["x"]) for trace in bench._tradeoff.figure["data"]] == [1, 1, 0, 1]
+    assert [len(trace["x"]) for trace in bench._tradeoff.figure["data"]] [:4] == [1, 1, 0, 1]
 
 
 def test_the_weights_of_another_layer(make, move):

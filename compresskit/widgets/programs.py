@@ -1,0 +1,60 @@
+"""The Python that does again what a workbench did, and the names of its files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from compresskit.pruning.patterns import parse_pattern
+from compresskit.recipe import Recipe
+from compresskit.widgets.jobs import Training
+from compresskit.widgets.points import Setting
+
+
+def file_name(model: str, setting: Setting) -> str:
+    """Name a file after what was done: ``digit_reader_zero60_w8a8.tflite``."""
+    name = "".join(each if each.isalnum() or each in "-_" else "_" for each in model)
+    name += f"_{setting.model.replace(' ', '_')}" if setting.model else ""
+    fixed = parse_pattern(setting.pattern).sparsity is not None
+    kind = "zero" if setting.pattern == "unstructured" else f"{setting.pattern.replace(':', 'of').replace(' ', '')}"
+    zero = "" if not setting.prunes() else f"_{kind}" if fixed else f"_{kind}{100 * setting.sparsity:.0f}"
+    bits = f"_w{setting.weights}a{setting.activations}" if min(setting.weights, setting.activations) < 32 else ""
+    return f"{name}{zero}{bits or '_float'}.tflite"
+
+
+def python_of(model: str, recipe: Recipe, name: str, training: Sequence[str] = ()) -> str:
+    """Write the program that makes the same file; `training` are lines that train ``model`` first."""
+    imports = sorted(line for line in training if line.startswith("from "))
+    return "\n".join(
+        [
+            "import compresskit as ck",
+            *dict.fromkeys(imports),
+            "",
+            "digits = ck.load_mnist()",
+            f"model = ck.load_model({model!r})",
+            *(line for line in training if not line.startswith("from ")),
+            f"small = ck.compress(model, {recipe.to_python()}, calibration=digits.train)",
+            "print(ck.evaluate(small, digits.test))",
+            f"small.save({name!r})",
+        ]
+    )
+
+
+def code_of(training: Training) -> tuple[str, ...]:
+    """Write the lines of Python that do a training."""
+    settings = ", ".join(f"{name}={value!r}" for name, value in training.settings.items())
+    if training.kind == "distill":
+        assert training.teacher is not None
+        teacher = f"ck.load_model({training.teacher.name!r})"
+        line = f"model = distill({teacher}, model, digits, {settings}, keep_zeros=True).checkpoint"
+        return ("from compresskit.training.distill import distill", line)
+    steps = training.recipe.to_python().removeprefix("ck.Recipe(").removesuffix(")")
+    if training.kind == "quantize":
+        line = f"model = train_quantized(model, {steps}, digits, {settings}).checkpoint"
+        return ("from compresskit.training.quantize import train_quantized", line)
+    if not training.recipe.steps:
+        return (
+            "from compresskit.training.prune import fine_tune",
+            f"model = fine_tune(model, digits, {settings}).checkpoint",
+        )
+    line = f"model = train_pruned(model, [{steps}], digits, {settings}).checkpoint"
+    return ("from compresskit.training.prune import train_pruned", line)
