@@ -48,8 +48,8 @@ imports: setup  ## import rules
 bench: setup  ## measure, print a table, write build/bench.json
 	@$(BIN)/python -m tests.benchmarks
 
-fuzz: setup  ## the long form of the tests with random files
-	@COMPRESSKIT_FUZZ=1000 $(BIN)/python -m pytest tests/unit -k "corrupt or fuzz or damaged" -n 2
+fuzz: setup  ## the long form of the tests with random files and recipes
+	@COMPRESSKIT_FUZZ=1000 $(BIN)/python -m pytest tests/unit -k "corrupt or fuzz or damaged or random_recipes" -n 2
 
 # backports-strenum 1.3.1 says that it is for Python below 3.11 only: pip refuses it then, and uv does not look.
 CONSTRAINT := backports-strenum<1.3

@@ -222,5 +222,8 @@ def _input_scales(base: bytes, sample: Split | None, weights: Weights) -> dict[s
     scales = {}
     for site in layer_sites(base):
         source = files.tensor_name(graph.tensors[graph.operators[site.operator].inputs[0]])
-        scales[site.name] = importance.mean_absolute_input(values[source], name=site.name)
+        scale = importance.mean_absolute_input(values[source], name=site.name)
+        if site.op == "DEPTHWISE_CONV_2D":  # one that makes several channels of each input puts them side by side
+            scale = np.repeat(scale, weights[site.name].shape[3] // len(scale))
+        scales[site.name] = scale
     return scales

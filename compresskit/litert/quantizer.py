@@ -114,8 +114,10 @@ def quantize(
 
     model = files.twin(_unpacked(tflite))
     files.replace_buffers(model, weights or {})
-    table = _table(model, plans, activations, ranges or {}, io)
-    calibration = {name: {"min": _value(low), "max": _value(high)} for name, (low, high) in (ranges or {}).items()}
+    model.signatureDefs = model.signatureDefs or []  # ai-edge-quantizer goes through them where `io` changes types
+    reach = {name: _alive(*found) for name, found in (ranges or {}).items()}
+    table = _table(model, plans, activations, reach, io)
+    calibration = {name: {"min": _value(low), "max": _value(high)} for name, (low, high) in reach.items()}
     parameters = params_generator.ParamsGenerator(model).generate_quantization_parameters(table, calibration, False)
     return files.write(_modifier()(model).modify_model(parameters))
 
@@ -144,6 +146,14 @@ def _modifier() -> Any:
             return quantized_model
 
     return Modifier
+
+
+def _alive(low: float, high: float) -> tuple[float, float]:
+    """Give a tensor that was 0 throughout the range from 0 to 1: on a grid of no width LiteRT cannot multiply.
+
+    Behind a layer whose weights are nearly all gone, that is what there is to be measured.
+    """
+    return (low, high) if max(high, 0.0) - min(low, 0.0) > _TINY else (0.0, 1.0)
 
 
 def _value(number: float) -> NDArray[np.float32]:

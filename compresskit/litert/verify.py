@@ -81,7 +81,9 @@ def check_file(
         _check_operators(model, small, float_model, stored, plans, images)
     except RuntimeError as error:  # LiteRT's own refusal
         reason = str(error).splitlines()[0][:200]
-        raise ValueError(f"LiteRT refuses to run the file ({reason}); choose other bits or granularity") from error
+        raise ValueError(
+            f"Quantize: LiteRT refuses to run the file ({reason}); choose other bits or another granularity"
+        ) from error
 
 
 def check_same(cut: bytes, whole: bytes, images: NDArray[Any]) -> None:
@@ -105,7 +107,7 @@ def check_same(cut: bytes, whole: bytes, images: NDArray[Any]) -> None:
     error = _rms(outputs(cut, images, workers=1) - expected)
     if not error <= FLOAT_BOUND * _rms(expected) + 1e-6:
         raise ValueError(
-            f"the factorized file computes something else than the products of its layers (off by {error:.3g}); "
+            f"Factorize: the file computes something else than the products of its layers (off by {error:.3g}); "
             "choose another rank"
         )
 
@@ -288,7 +290,9 @@ def _check_operators(
                 f"inputs say ({found}; at most {bound:.3g} {unit} is allowed); choose other bits for this layer"
             )
     if not same:
-        raise ValueError("the file computes something else when its inner tensors are looked at; choose other bits")
+        raise ValueError(
+            "Quantize: the file computes something else when its inner tensors are looked at; choose other bits"
+        )
 
 
 def _computing(model: ModelT) -> Iterator[tuple[int, Any]]:
@@ -351,7 +355,9 @@ def _run_twin(twin: Session, feeds: list[NDArray[np.float32]], count: int) -> li
     """Run the cut float model on the inputs that its operators had in the quantized file."""
     order = [int(np.prod(feed.shape)) for feed in feeds]
     if len(order) != len(twin.inputs):
-        raise ValueError("the quantized file has other operators than the float model; choose other activations")
+        raise ValueError(
+            "Quantize: the quantized file has other operators than the float model; choose other activations"
+        )
     runs = [twin(*(feed[start : start + twin.batch] for feed in feeds)) for start in range(0, count, twin.batch)]
     return [np.concatenate(parts) for parts in zip(*runs, strict=True)]
 

@@ -262,7 +262,8 @@ def octav_range(histogram: Histogram, bits: int = 8) -> tuple[float, float]:
     """Range by OCTAV's Newton iteration on the histogram, to its end.
 
     As in the paper, exact zeros do not count: they are never wrong. The grid is taken to be symmetric where there are
-    values of both signs, and to start at 0 where there are not.
+    values of both signs, and to start at 0 where there are not. Where few values make the iteration go in a circle, the
+    widest range on it is taken.
     """
     counts = histogram.magnitudes
     if not counts.any():
@@ -270,10 +271,16 @@ def octav_range(histogram: Histogram, bits: int = 8) -> tuple[float, float]:
     x = (np.arange(counts.size) + 0.5) * histogram.width
     share = 4.0**-bits / (3 if histogram.low < 0 < histogram.high else 12)
     number, total = (np.append(np.cumsum(v[::-1])[::-1], 0) for v in (counts, counts * x))
-    bound, before = float(total[0] / number[0]), 0.0
-    while abs(bound - before) > 1e-6 * bound:
-        i = int(np.searchsorted(x, bound, side="right"))
-        before, bound = bound, float(total[i] / (share * (number[0] - number[i]) + number[i]))
+
+    def next_bound(beyond: int) -> float:
+        return float(total[beyond] / (share * (number[0] - number[beyond]) + number[beyond]))
+
+    visited: list[int] = []  # the next bound depends on nothing but the number of the first bin that is clipped
+    bound = next_bound(0)
+    while (beyond := int(np.searchsorted(x, bound, side="right"))) not in visited:
+        visited.append(beyond)
+        bound = next_bound(beyond)
+    bound = max(next_bound(each) for each in visited[visited.index(beyond) :])
     return _inside(histogram, -bound, bound)
 
 

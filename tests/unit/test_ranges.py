@@ -267,6 +267,14 @@ def test_octav_reaches_the_balance_it_is_made_for():
         assert abs(slope / curve) < 0.01 * bound
 
 
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("values", [[0.5], [0.1, 0.2], [-1.0, 3.0], [1e-6, 5.0, 5.1], [0.0, 0.0, 2.0]])
+def test_octav_comes_to_an_end_where_there_are_few_values(values, bits):
+    """Newton's iteration goes in a circle there."""
+    low, high = choose_range(Histogram.of(np.array(values, np.float32)), "octav", bits)
+    assert 0 < high <= max(values) + 1e-6 and min(*values, 0) <= low <= high
+
+
 def test_the_moving_average_is_that_of_ai_edge_quantizer():
     batches = np.split(activations("logits", np.random.default_rng(7)), 20)
     theirs = {}
