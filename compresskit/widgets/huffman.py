@@ -17,6 +17,7 @@ from typing import Any, Final
 
 import ipywidgets
 import numpy as np
+import zstandard
 from numpy.typing import NDArray
 
 from compresskit.entropy import (
@@ -163,6 +164,7 @@ def _streams(
         "one length": -(-fixed * symbols.size // 8),
         "Huffman": len(huffman_encode(symbols, lengths)),
         "deflate (zlib)": len(zlib.compress(plain, 9)),
+        "zstd": len(zstandard.ZstdCompressor(level=19).compress(plain)),
         "bzip2": len(bz2.compress(plain)),
         "LZMA": len(lzma.compress(plain, format=lzma.FORMAT_RAW, filters=[{"id": lzma.FILTER_LZMA2, "preset": 6}])),
     }

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import zstandard
 from sklearn.cluster import KMeans
 
 import compresskit as ck
@@ -52,6 +53,8 @@ def coders(model: ck.Checkpoint) -> list[Row]:
     writers: dict[str, Callable[[], bytes]] = {
         "Huffman": lambda: entropy.huffman_encode(symbols, lengths),
         "range coder": lambda: entropy.range_encode(symbols, counts),
+        "zstd, level 3": lambda: zstandard.ZstdCompressor(level=3).compress(plain),
+        "zstd, level 19": lambda: zstandard.ZstdCompressor(level=19).compress(plain),
         "bzip2": lambda: bz2.compress(plain),
         "LZMA": lambda: lzma.compress(plain),
     }
