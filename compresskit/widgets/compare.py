@@ -247,7 +247,7 @@ def _row(name: str, pair: LayerPair) -> str:
     kind = next(layer.op for layer in layers if layer is not None)
     told = html.escape(f"{pair.name} ({kind})")
     numbers = "".join(f'<td class="ck-number">{html.escape(cell)}</td>' for cell in cells)
-    return f'<tr><td title="{told}"><b>{html.escape(name)}</b></td>{numbers}</tr>'
+    return f'<tr><td class="ck-layer-name" title="{told}"><b>{html.escape(name)}</b></td>{numbers}</tr>'
 
 
 def _part(distance: float | None) -> str:

@@ -61,7 +61,7 @@ class History(Generic[T]):
             raise ValueError(f"at is {at}; with {len(steps)} steps it must be from 0 to {len(steps) - 1}.")
         self._steps, self._at, self._latest = list(steps), at, None
 
-    def note(self, setting: T, seconds: float) -> None:
+    def note(self, setting: T, seconds: float | None) -> None:
         """Take down a move; what was undone before it cannot be redone any more.
 
         Parameters
@@ -69,19 +69,25 @@ class History(Generic[T]):
         setting
             Where the controls stand now. Where they stood already is no move.
         seconds
-            The time, on a clock that only goes forward.
+            The time, on a clock that only goes forward; None for a move that is a step of its own, such as a click.
         """
         if setting == self.current:
             return
         what = self._what_changed(self.current, setting) if self._what_changed is not None else object()
-        goes_on = self._latest is not None and self._latest[0] == what and not self.can_redo
-        if goes_on and self._latest is not None and seconds - self._latest[1] <= TOGETHER_SECONDS:
+        if self._goes_on(what, seconds):
             self._steps[self._at] = setting
         else:
             self._steps[self._at + 1 :] = [setting]
             del self._steps[:-MOST_STEPS]
             self._at = len(self._steps) - 1
-        self._latest = what, seconds
+        self._latest = None if seconds is None else (what, seconds)
+
+    def _goes_on(self, what: object, seconds: float | None) -> bool:
+        """Tell whether a move belongs to the one before."""
+        if seconds is None or self._latest is None or self.can_redo:
+            return False
+        before, then = self._latest
+        return before == what and seconds - then <= TOGETHER_SECONDS
 
     def undo(self) -> T:
         """Go one step back, if there is one; give where the controls belong."""

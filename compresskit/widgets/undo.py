@@ -67,10 +67,10 @@ class Undo:
             self._history.put(steps, at)
             self._show()
 
-    def note(self, setting: Setting) -> None:
-        """Take down where the controls stand now."""
+    def note(self, setting: Setting, *, drag: bool = False) -> None:
+        """Take down where the controls stand now; a drag goes on until another control is moved, or the hand rests."""
         with self._lock:
-            self._history.note(setting, time.monotonic())
+            self._history.note(setting, time.monotonic() if drag else None)
             self._show()
 
     def undo(self) -> None:

@@ -27,6 +27,7 @@ SHOWN_DIGITS: Final = 40
 _NOTE_LINES: Final = 6
 _LEAST_LOSS: Final = 1e-5  # a logarithm has to be taken
 NAME_LETTERS: Final = 12
+_GAP: Final = 3 * "\N{NO-BREAK SPACE}"  # between a point and its name
 FRONTIER: Final = "#7d7d7d"  # three to one on the light and on the dark ground
 NOTHING_MISREAD: Final = "None: it reads every digit that the original reads."
 
@@ -166,15 +167,15 @@ def tradeoff_figure(
     traces = [
         _marks("original", [(-1, original)] if original else [], base, BEFORE, "star", 17, upward),
         _marks("all digits", exact, base, AFTER, "circle", 11, upward),
-        _marks("preview, with interval", hollow, base, AFTER, "circle-open", 11, upward)
+        _marks("preview", hollow, base, AFTER, "circle-open", 11, upward)
         | ({"error_y": _intervals([mark for _, mark in hollow])} if upward != "loss" else {}),
-        _marks("where the controls stand", [(-2, current)] if current else [], base, CURRENT, "circle-open", 23, upward)
+        _marks("where you are", [(-2, current)] if current else [], base, CURRENT, "circle-open", 23, upward)
         | {"hoverinfo": "skip", "hovertemplate": None},
     ]
     traces[2]["marker"]["line"] = {"width": 2}
     traces[3]["marker"]["line"] = {"width": 2.5}
     if trained:
-        traces.append(_marks("all digits, trained", trained, base, AFTER, "diamond", 13, upward))
+        traces.append(_marks("trained", trained, base, AFTER, "diamond", 13, upward))
     every = [mark for mark in (original, current, *marks) if mark is not None]
     traces += [*_frontier(every, upward), *_names(marks, upward), *_letters(compared, upward)]
     low, high = size_range(every)
@@ -210,9 +211,12 @@ def _names(marks: Sequence[Mark], upward: str) -> list[dict[str, Any]]:
     named = [mark for mark in marks if mark.name]
     if not named:
         return []
-    text = {"mode": "text", "text": [html.escape(shortened(mark.name, 24)) for mark in named]}
+    low, high = size_range(marks)
+    left = [mark.across > math.sqrt(low * high) for mark in named]  # in the right half there is more room on the left
+    words = [f"{_GAP}{html.escape(shortened(mark.name, 24))}{_GAP}" for mark in named]
+    side = {"textposition": ["middle left" if each else "middle right" for each in left], "cliponaxis": False}
     places = [mark.across for mark in named], [mark.height(upward) for mark in named]
-    return [_silent("names", *places) | text | {"textposition": "bottom center", "cliponaxis": False}]
+    return [_silent("names", *places) | {"mode": "text", "text": words} | side]
 
 
 def _letters(compared: Sequence[tuple[str, Mark]], upward: str) -> list[dict[str, Any]]:
@@ -402,13 +406,14 @@ def layers_table(before: Sequence[Layer], after: Sequence[Layer], files: tuple[i
             for kind, layer in (("before", old), ("after", new))
         )
         rows.append(
-            f'<tr><td title="{html.escape(f"{old.name} ({old.op})")}"><b>{html.escape(name)}</b></td>'
+            f'<tr><td class="ck-layer-name" title="{html.escape(f"{old.name} ({old.op})")}">'
+            f"<b>{html.escape(name)}</b></td>"
             f'<td><span class="ck-bars" aria-hidden="true">{bars}</span></td>'
             f'<td class="ck-number">{old.bytes / 1000:,.1f}</td><td class="ck-number">{new.bytes / 1000:,.1f}</td>'
             f'<td class="ck-number">{html.escape(new.dtype)}</td>'
             f'<td class="ck-number">{100 * new.sparsity:.0f} %</td></tr>'
         )
-    widths = "".join(f'<col style="width:{width}">' for width in ("27%", "19%", "17%", "15%", "12%", "10%"))
+    widths = "".join(f'<col style="width:{width}">' for width in ("24%", "17%", "20%", "17%", "12%", "10%"))
     head = "".join(
         f'<th scope="col"{" class=ck-number" if place > 1 else ""}>{name}</th>'
         for place, name in enumerate(("layer", "", "before, kB", "after, kB", "as", "zero"))

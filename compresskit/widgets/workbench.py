@@ -607,11 +607,11 @@ class Workbench(Panel):
             self._put_controls(setting)
             self._submit(note=False)
 
-    def _submit(self, *, note: bool = True) -> None:
+    def _submit(self, *, note: bool = True, drag: bool = False) -> None:
         """Ask for the point where the controls stand; one that is known is shown at once."""
         setting = self.setting
         if note:
-            self._undo.note(setting)
+            self._undo.note(setting, drag=drag)
         self._keep_standing()
         self._show_known(setting)
         self._live.submit(setting)
@@ -655,7 +655,7 @@ class Workbench(Panel):
     def _on_control(self, _change: Any) -> None:
         self._controls["sparsity"].disabled = parse_pattern(self._controls["pattern"].value).sparsity is not None
         if not self._moving and not self.closed:
-            self._submit()
+            self._submit(drag=True)
 
     def _on_axis(self, _change: Any) -> None:
         with self.lock:

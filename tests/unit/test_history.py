@@ -46,6 +46,13 @@ def test_a_drag_is_one_step_and_another_control_is_another():
     assert history.steps == (((0, 0), (5, 0), (5, 1), (5, 3)), 3), "after an undo a new step begins"
 
 
+def test_a_click_is_a_step_of_its_own():
+    history = History(0, lambda _before, _after: "the same")
+    for move, seconds in ((1, 0.0), (2, None), (3, 0.1), (4, 0.2)):
+        history.note(move, seconds)
+    assert history.steps[0] == (0, 1, 2, 4)
+
+
 def test_very_old_steps_are_forgotten():
     history = History(-1)
     for move in range(3 * MOST_STEPS):

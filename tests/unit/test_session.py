@@ -102,6 +102,44 @@ def test_points_are_there_again_tomorrow(make, tmp_path):
     assert len(second._back.options) == len(first._back.options)
 
 
+def test_words_undo_and_what_was_compared_are_there_again(make, tmp_path):
+    first = make(tmp_path / "mine")
+    assert first.wait_idle(PATIENCE)
+    for setting in (Setting(0.2), Setting(0.4)):
+        first.move_to(setting)
+        assert first.wait_idle(PATIENCE)
+    first.name_point("the one", "ask Ada")
+    first.compare(Setting(), Setting(0.4))
+    first._axis.value, first._upward.value = "memory", "loss"
+    first.undo()
+    assert first.wait_idle(PATIENCE)
+    first._session._writer.submit(lambda: None).result(PATIENCE)
+    copied = tmp_path / "after a crash"  # the process ends without closing anything
+    shutil.copytree(tmp_path / "mine", copied)
+    second = make(copied)
+    assert second.wait_idle(PATIENCE)
+    assert (second.points[-1].name, second.points[-1].note) == ("the one", "ask Ada")
+    assert (second._axis.value, second._upward.value) == ("memory", "loss")
+    assert second.setting == Setting(0.2) and second._undo.steps == first._undo.steps
+    assert second._compare.pair == (Setting(), Setting(0.4)) and second._compare_box.children
+    assert second._compare.status.text == first._compare.status.text
+    second.redo()
+    assert second.wait_idle(PATIENCE) and second._words.name.value == "the one"
+    second.close()
+    elsewhere = make(copied, setting=Setting(0.6))
+    assert elsewhere.setting == Setting(0.6) and elsewhere._undo.steps[0][-1] == Setting(0.6)
+
+
+@pytest.mark.parametrize(
+    "standing", [b"{", b"[]", b'{"steps": []}', b'{"steps": [{"weights": 5000}], "at": 0, "compared": [null, null]}']
+)
+def test_where_the_controls_stood_may_be_damaged(standing, model, data, tmp_path, make):
+    Session(tmp_path / "mine", model, data, pytest.fail).close()
+    (tmp_path / "mine" / "standing.json").write_bytes(standing)
+    bench = make(tmp_path / "mine")
+    assert bench.wait_idle(PATIENCE) and bench.setting == Setting() and bench.point.exact
+
+
 def test_a_crash_loses_no_finished_point(make, tmp_path):
     """The process ends between two points, and in the middle of writing a third."""
     bench = make(tmp_path / "mine")

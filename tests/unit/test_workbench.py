@@ -17,6 +17,7 @@ import compresskit as ck
 from compresskit.compression import Draft, draft
 from compresskit.data import Split
 from compresskit.evaluation import wilson_interval
+from compresskit.litert.arena import peak_activations
 from compresskit.litert.inspect import Layer
 from compresskit.widgets import points as points_module
 from compresskit.widgets import training_tab, views
@@ -290,7 +291,7 @@ def test_names_and_notes_are_shown_and_escaped():
     hover = made[1]["text"][0]
     assert hover.startswith("<b>&lt;watch&gt;</b>") and "<i>a &amp; b</i>" in hover and hover.count("<i>") == 6
     traces = {trace["name"]: trace for trace in made}
-    assert traces["names"]["text"] == ["&lt;watch&gt;"] and traces["names"]["x"] == [400.0]
+    assert traces["names"]["text"][0].strip() == "&lt;watch&gt;" and traces["names"]["x"] == [400.0]
     assert traces["compared"]["text"] == ["<b>A</b>"]
 
 
@@ -488,6 +489,87 @@ def test_a_download_that_fails_says_so(make, tell, messages):
     }
 
 
+def test_undo_goes_back_and_redo_forth_and_a_known_place_shows_its_score_at_once(make, move, tell, monkeypatch):
+    bench = make()
+    undo, redo, keys = bench._undo.box.children
+    assert undo.disabled and redo.disabled
+    move(bench._controls["weights"], index=2)
+    move(bench._controls["sparsity"], value=0.3)
+    move(bench._controls["sparsity"], value=0.4)  # one drag: one step
+    assert bench.wait_idle(PATIENCE)
+    assert not undo.disabled and redo.disabled
+    tell(keys, {"type": "undo"})
+    assert bench.setting == Setting(weights=4) and not redo.disabled
+    undo.click()
+    assert bench.setting == Setting() and undo.disabled
+    bench.undo()
+    assert bench.wait_idle(PATIENCE) and bench.point.setting == Setting()
+    accuracy = bench.points[0].accuracy
+    tell(keys, {"type": "redo"})
+    assert bench.wait_idle(PATIENCE)
+    held, go = threading.Event(), threading.Event()
+    draft_of = bench._file
+
+    def slowly(*arguments):
+        held.set()
+        assert go.wait(PATIENCE)
+        return draft_of(*arguments)
+
+    monkeypatch.setattr(bench, "_file", slowly)
+    bench._live.forget()
+    undo.click()
+    assert held.wait(PATIENCE)
+    with bench.lock:
+        assert f"{100 * accuracy:.2f} % right" in bench._status.text and "<progress" in bench._status.value
+        assert bench._tradeoff.figure["data"][3]["customdata"][0][1] == accuracy
+    go.set()
+    assert bench.wait_idle(PATIENCE) and bench.point.setting == Setting() and "<progress" not in bench._status.value
+
+
+def test_a_name_and_a_note_belong_to_the_point_that_is_shown(make, move):
+    bench = make()
+    move(bench._words.name, value="  for the   watch ")
+    move(bench._words.note, value="charge it daily")
+    named = bench.points[0]
+    assert (named.name, named.note) == ("for the watch", "charge it daily")
+    assert bench._back.options[1][0].startswith("for the watch: ")
+    assert "charge it daily" in bench._tradeoff.figure["data"][1]["text"][0]
+    bench.move_to(ORIGINAL)
+    assert bench.wait_idle(PATIENCE)
+    assert bench._words.name.disabled and bench._words.name.value == ""
+    bench.move_to(Setting())
+    assert bench.wait_idle(PATIENCE)
+    assert bench._words.note.value == "charge it daily" and bench.points[0] == named
+    assert "for the watch,charge it daily," in bench._table_of_points()[1]
+
+
+def test_two_points_side_by_side(make, move, tell, model):
+    bench = make()
+    bench.move_to(Setting(0.8, weights=4))
+    assert bench.wait_idle(PATIENCE)
+    for curve, point in ((1, 1), (1, 1), (0, 0)):  # the same twice is one
+        tell(bench._tradeoff, {"type": "click", "curve": curve, "point": point, "shift": True})
+    assert bench.wait_idle(PATIENCE)
+    assert bench.setting == Setting(0.8, weights=4), "a click with Shift moves no control"
+    assert bench._compare.pair == (Setting(0.8, weights=4), ORIGINAL)
+    small, whole = bench._compare.comparison.first, bench._compare.comparison.second
+    assert small.compressed.tflite == bench.point.compressed.tflite and whole.compressed.tflite == model.tflite
+    only = newly_misread(whole.score, small.score, bench.test)
+    assert f"only B {len(only):,}: more than noise" in bench._compare.status.text
+    assert bench._compare._strips[1].value.count("<img") == min(len(only), views.SHOWN_DIGITS)
+    assert bench._compare._table.value.count("<tr>") == 2 + len(model.layers) + 1
+    assert [trace["text"] for trace in bench._tradeoff.figure["data"] if trace["name"] == "compared"] == [
+        ["<b>A</b>", "<b>B</b>"]
+    ]
+    move(bench._compare.lists[1], index=2)  # the 8-bit point
+    assert bench.wait_idle(PATIENCE)
+    assert bench._compare.comparison.second.setting == Setting()
+    bench._compare_button.click()
+    assert bench._compare_box.children == () and "compared" not in str(bench._tradeoff.figure["data"])
+    with pytest.raises(ValueError, match="no exact point"):
+        bench.compare(Setting(0.11), ORIGINAL)
+
+
 def test_zipped_sizes_are_those_of_the_archive(make, move):
     bench = make()
     bench.move_to(Setting(0.8))
@@ -517,6 +599,13 @@ def test_every_axis_shows_what_the_file_is(make, move):
     move(bench._axis, index=place["latency"])
     assert bench.wait_idle(PATIENCE)
     assert 1 < bench._tradeoff.figure["data"][1]["x"][0] < 1e6
+    move(bench._axis, index=place["memory"])
+    assert bench.wait_idle(PATIENCE)
+    data = bench._tradeoff.figure["data"]
+    assert data[1]["x"] == [peak_activations(small.tflite).bytes / 1000] and data[0]["x"][0] > data[1]["x"][0]
+    move(bench._upward, index=2)
+    data = bench._tradeoff.figure["data"]
+    assert data[1]["y"] == [bench.point.score.loss] and data[0]["y"] == [bench._references[True].loss]
     move(bench._upward, index=1)
     upward = bench._tradeoff.figure["layout"]["yaxis"]
     assert upward["title"]["text"] == "digits misread, of 1,500"
@@ -694,7 +783,7 @@ def test_clear_leaves_the_original_and_where_one_stands(make):
         assert bench.wait_idle(PATIENCE)
     bench.clear()
     assert [visit.setting for visit in bench.points] == [Setting(0.4)]
-    assert [len(trace["x"]) for trace in bench._tradeoff.figure["data"]] [:4] == [1, 1, 0, 1]
+    assert [len(trace["x"]) for trace in bench._tradeoff.figure["data"]][:4] == [1, 1, 0, 1]
 
 
 def test_the_weights_of_another_layer(make, move):
@@ -752,6 +841,7 @@ def test_closing_ends_threads_widgets_and_observers(make, messages):
     bench._live._thread.join(PATIENCE)
     assert not bench._live._thread.is_alive()
     assert bench._tradeoff.comm is None and sparsity.comm is None and bench.box.comm is None
+    assert bench._compare.lists[0].comm is None, "what is not in the panel just now is closed too"
     sparsity.value = 0.9  # nobody listens
     with pytest.raises(ValueError, match="run its cell again"):
         bench.move_to(Setting())
@@ -762,7 +852,8 @@ def test_closing_ends_threads_widgets_and_observers(make, messages):
 def test_every_control_has_a_name(make):
     bench = make()
     names = next(child for child in bench.box.children if type(child).__name__ == "Names").names
-    for control in (*bench._controls.values(), bench._axis, bench._back, bench._layer):
+    others = (bench._axis, bench._back, bench._layer, bench._words.name, bench._words.note, *bench._compare.lists)
+    for control in (*bench._controls.values(), *others):
         assert any(f".{each}" in names for each in control._dom_classes), control
 
 
