@@ -1,7 +1,8 @@
-"""Every test there is, one stage after another: `make test`.
+"""Every test there is: `make test`.
 
-A stage that fails does not stop the next, so that one run shows all there is to mend. The last line counts the tests
-of all stages, a check like the linter's as one.
+Stages that leave a core waiting for something share it with others; each prints what it has to say in one piece. A
+stage that fails does not stop the next, so that one run shows all there is to mend. The last line counts the tests of
+all stages, a check like the linter's as one.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ import subprocess
 import sys
 import time
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 from compresskit.doctor import find_chromium
 
@@ -31,18 +33,26 @@ class Counts(NamedTuple):
     skipped: int
 
 
-def check(*command: str) -> Counts:
+Out = IO[str] | None  # where a stage writes; None is where this process writes
+Stage = Callable[[Out], Counts]
+
+
+def run(command: tuple[str, ...], out: Out) -> int:
+    """Run a command in the project's folder; return its exit code."""
+    return subprocess.run(command, cwd=ROOT, stdout=out, stderr=out and subprocess.STDOUT).returncode
+
+
+def check(*command: str, out: Out = None) -> Counts:
     """Run a command that counts as one test."""
-    ended_well = subprocess.run(command, cwd=ROOT).returncode == 0
+    ended_well = run(command, out) == 0
     return Counts(int(ended_well), int(not ended_well), 0)
 
 
-def tests(folder: str, *arguments: str) -> Counts:
+def tests(folder: str, *arguments: str, out: Out = None) -> Counts:
     """Run pytest over a folder. It can fail in more ways than by a test: a folder without tests is one."""
     report = REPORTS / f"{folder.replace('/', '-')}.xml"
     report.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "pytest", "-q", f"--junitxml={report}", folder, *arguments]
-    code = subprocess.run(command, cwd=ROOT).returncode
+    code = run((sys.executable, "-m", "pytest", "-q", f"--junitxml={report}", folder, *arguments), out)
     passed, failed, skipped = read_report(report)
     return Counts(passed, max(failed, int(code != 0)), skipped)
 
@@ -58,36 +68,68 @@ def read_report(report: Path) -> Counts:
     return Counts(total - failures - errors - skipped, failures + errors, skipped)
 
 
-def notebooks() -> Counts:
-    """Run every notebook and compare each output with the saved one; a notebook stays on one worker."""
+# A file stays on one worker, since what it made is shared by its tests; files come in the order they are collected in:
+# the conftest files put the dearest first, so that no worker begins a long one when the others have ended.
+TWO_WORKERS = ("-n", "2", "--dist", "loadfile", "--no-loadscope-reorder")
+
+
+def notebooks(out: Out = None) -> Counts:
+    """Run every notebook and compare each output with the saved one."""
     sanitize = "--nbval-sanitize-with=tests/notebook/sanitize.cfg"
     compare = ("--nbval", "--nbval-current-env", sanitize, "--nbval-cell-timeout=300")
-    return tests("notebooks", *compare, "-n", "2", "--dist", "loadfile")
+    return tests("notebooks", *compare, *TWO_WORKERS, out=out)
 
 
-def browser() -> Counts:
+def browser(out: Out = None) -> Counts:
     """Run the browser tests; without Chromium say what to install, and fail where the run must have them."""
     required = os.environ.get("COMPRESSKIT_REQUIRE_BROWSER") == "1"
     if find_chromium() is None:
-        print(NO_CHROMIUM)
+        print(NO_CHROMIUM, file=out)
         return Counts(0, int(required), int(not required))
-    found = tests("tests/browser", "-n", "2", "--dist", "loadfile")
+    found = tests("tests/browser", *TWO_WORKERS, out=out)
     if required and found.skipped:
-        print(f"{found.skipped} browser tests were skipped, and this run must have them all")
+        print(f"{found.skipped} browser tests were skipped, and this run must have them all", file=out)
         return Counts(found.passed, found.failed + found.skipped, 0)
     return found
 
 
-STAGES: dict[str, Callable[[], Counts]] = {
-    "lint": lambda: check("ruff", "check", "."),
-    "format": lambda: check("ruff", "format", "--check", "."),
-    "types": lambda: check("mypy"),
-    "import rules": lambda: check("lint-imports"),
-    "unit tests": lambda: tests("tests/unit", "-n", "2", "--dist", "loadfile"),
-    "notebook tests": lambda: tests("tests/notebook"),
-    "notebooks": notebooks,
-    "browser tests": browser,
-}
+# One after another; the stages of one wave run at once. mypy has one thread, a browser test waits for the page half
+# of its time, and a notebook for its kernel to start.
+WAVES: tuple[dict[str, Stage], ...] = (
+    {
+        "lint": lambda out: check("ruff", "check", ".", out=out),
+        "format": lambda out: check("ruff", "format", "--check", ".", out=out),
+        "import rules": lambda out: check("lint-imports", out=out),
+        "types": lambda out: check("mypy", out=out),
+        "notebook tests": lambda out: tests("tests/notebook", out=out),
+    },
+    {"unit tests": lambda out: tests("tests/unit", *TWO_WORKERS, out=out)},
+    {"notebooks": notebooks, "browser tests": browser},
+)
+
+
+def side_by_side(wave: dict[str, Stage]) -> Iterator[tuple[str, Counts, float]]:
+    """Run the stages of a wave; yield the name, the counts and the seconds of each, after its output was printed.
+
+    A stage that is alone prints as it goes; of several, each prints into a file that is shown when it has ended.
+    """
+
+    def timed(stage: Stage, log: Path | None) -> tuple[Counts, float]:
+        started = time.monotonic()
+        if log is None:
+            return stage(None), time.monotonic() - started
+        with log.open("w", encoding="utf-8") as out:
+            return stage(out), time.monotonic() - started
+
+    logs = {name: REPORTS / f"{name.replace(' ', '-')}.log" if len(wave) > 1 else None for name in wave}
+    with ThreadPoolExecutor(len(wave)) as pool:
+        running = {name: pool.submit(timed, stage, logs[name]) for name, stage in wave.items()}
+        for name, stage in running.items():
+            print(f"\n---- {name}", flush=True)
+            counts, seconds = stage.result()
+            if log := logs[name]:
+                print(log.read_text(encoding="utf-8", errors="replace"), end="", flush=True)
+            yield name, counts, seconds
 
 
 def main() -> int:
@@ -99,14 +141,9 @@ def main() -> int:
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     table = []
     results = []
-    for name, stage in STAGES.items():
-        print(f"\n---- {name}", flush=True)
-        started = time.monotonic()
-        result = stage()
+    for name, result, seconds in (done for wave in WAVES for done in side_by_side(wave)):
         results.append(result)
-        table.append(
-            f"{name:<16} {result.passed:7} {result.failed:7} {result.skipped:8} {time.monotonic() - started:8.1f}"
-        )
+        table.append(f"{name:<16} {result.passed:7} {result.failed:7} {result.skipped:8} {seconds:8.1f}")
     passed, failed, skipped = map(sum, zip(*results, strict=True))
     print("\nstage             passed  failed  skipped  seconds", *table, sep="\n")
     print(f"\n{passed} passed, {failed} failed" + (f", {skipped} skipped" if skipped else ""))

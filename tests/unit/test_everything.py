@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 
@@ -24,6 +26,7 @@ CASES = {
 def root(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setattr(everything, "ROOT", tmp_path)
     monkeypatch.setattr(everything, "REPORTS", tmp_path / "reports")
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # none is needed, and they take four times what is tested
     return tmp_path
 
 
@@ -63,7 +66,7 @@ def test_skipped_browser_tests_fail_where_they_must_not_be(
     expected: Counts,
 ):
     monkeypatch.setattr(everything, "find_chromium", lambda: chromium)
-    monkeypatch.setattr(everything, "tests", lambda *_: outcome)
+    monkeypatch.setattr(everything, "tests", lambda *_, out: outcome)
     monkeypatch.setenv("COMPRESSKIT_REQUIRE_BROWSER", required)
     assert everything.browser() == expected
     if chromium is None:
@@ -87,7 +90,27 @@ def test_the_last_line_is_the_sum(
     code: int,
 ):
     monkeypatch.setenv("PATH", "/bin")
-    stages = {f"stage {number}": lambda result=result: result for number, result in enumerate(results)}
-    monkeypatch.setattr(everything, "STAGES", stages)
-    assert everything.main() == code
-    assert capsys.readouterr().out.splitlines()[-1] == last
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    stages = {f"stage {number}": lambda _, result=result: result for number, result in enumerate(results)}
+    for waves in ((stages,), tuple({name: stage} for name, stage in stages.items())):
+        monkeypatch.setattr(everything, "WAVES", waves)
+        assert everything.main() == code
+        assert capsys.readouterr().out.splitlines()[-1] == last
+    assert "PYTHONDONTWRITEBYTECODE" not in os.environ
+
+
+def test_stages_side_by_side_run_at_once_and_print_one_after_the_other(root: Path, capfd: pytest.CaptureFixture[str]):
+    (root / "reports").mkdir()
+    meeting = Barrier(2, timeout=60)  # neither gets past it before the other has come
+
+    def stage(first: str, second: str) -> everything.Stage:
+        def run(out: everything.Out) -> Counts:
+            assert everything.check(sys.executable, "-c", f"print({first!r})", out=out) == Counts(1, 0, 0)
+            meeting.wait()
+            return everything.check(sys.executable, "-c", f"raise SystemExit({second!r})", out=out)
+
+        return run
+
+    done = list(everything.side_by_side({"one": stage("a", "b"), "two": stage("c", "d")}))
+    assert [(name, counts) for name, counts, _ in done] == [("one", Counts(0, 1, 0)), ("two", Counts(0, 1, 0))]
+    assert capfd.readouterr().out.split() == ["----", "one", "a", "b", "----", "two", "c", "d"]
