@@ -1,4 +1,4 @@
-"""The command line: `compresskit lab | app | fetch | compress | evaluate | build | hinton | doctor`."""
+"""The command line: `compresskit lab | app | fetch | compress | evaluate | inspect | build | hinton | doctor`."""
 
 from __future__ import annotations
 
@@ -70,12 +70,18 @@ def parser() -> argparse.ArgumentParser:
     squeeze.add_argument("--sparsity", type=float, help="fraction of the weights to set to zero, such as 0.6")
     squeeze.add_argument("--weights", type=int, help="bits of a weight: 2 to 8, 16 or 32")
     squeeze.add_argument("--activations", type=int, help="bits of an activation: 8, 16 or 32")
+    squeeze.add_argument("--stamp", action="store_true", help="write recipe and score into the file (see inspect)")
     squeeze.set_defaults(run=run_compress)
 
     evaluate = commands.add_parser("evaluate", help="run a model over the test digits")
     evaluate.add_argument("model", help="a model of the course, or a .tflite, .keras or .h5 file")
     evaluate.add_argument("--latency", action="store_true", help="time single digits as well")
     evaluate.set_defaults(run=run_evaluate)
+
+    inspect = commands.add_parser("inspect", help="read the stamp of a .tflite file, and tell whether it still holds")
+    inspect.add_argument("file", type=Path, help="a .tflite file that the workbench or `compress --stamp` wrote")
+    inspect.add_argument("--strip", type=Path, metavar="OUTPUT", help="write the file without its stamp")
+    inspect.set_defaults(run=run_inspect)
 
     build = commands.add_parser("build", help="build the notebooks from the lessons (for authors)")
     build.add_argument("lessons", nargs="*", help="lessons by name or number; all when left out")
@@ -87,7 +93,7 @@ def parser() -> argparse.ArgumentParser:
     hinton.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4], help="a training of each row for each")
     hinton.add_argument("--rows", nargs="+", default=[], metavar="ROW", help="rows of the table; all when left out")
     hinton.add_argument("--table", action="store_true", help="only print the table of what is finished")
-    hinton.add_argument("--teacher-epochs", type=int, help="how long the large net is trained (default: 60)")
+    hinton.add_argument("--teacher-epochs", type=int, help="how long the large net is trained (default: 80)")
     hinton.add_argument("--student-epochs", type=int, help="how long the others are (default: 30)")
     hinton.set_defaults(run=run_hinton)
 
@@ -268,12 +274,18 @@ def run_compress(options: argparse.Namespace) -> int:
     small = ck.compress(model, recipe, calibration=digits.train)
     before = ck.evaluate(model, digits.test)
     after = ck.evaluate(small, digits.test)
-    small.save(options.output)
+    small.save(options.output, after if options.stamp else None)
     print(f"{'layer':<16} {'operator':<18} {'type':<8} {'bytes':>10} {'zeros':>7}")
     for layer in small.layers:
         print(f"{layer.name:<16} {layer.op:<18} {layer.dtype:<8} {layer.bytes:>10,} {layer.sparsity:>7.1%}")
-    print(f"\nbefore: {before}\nafter:  {after}\nwritten: {options.output}")
+    print(f"\nbefore: {before}\nafter:  {after}\nwritten: {options.output}{_stamp_told(options.output, small.size)}")
     return 0
+
+
+def _stamp_told(path: Path, size: int) -> str:
+    """Say how long the stamp of a file is, if it has one."""
+    more = path.stat().st_size - size
+    return f", and {more:,} bytes more for the stamp (compresskit inspect {path})" if more else ""
 
 
 def recipe_of(options: argparse.Namespace) -> Recipe:
@@ -315,6 +327,45 @@ def model_to_evaluate(source: str) -> Checkpoint:
     tflite = Path(source).read_bytes()
     look(tflite, source)  # in a process of its own: a damaged file may crash it
     return ck.Checkpoint(Path(source).stem, tflite)
+
+
+# ---- inspect --------------------------------------------------------------------------------------------------------
+
+
+def run_inspect(options: argparse.Namespace) -> int:
+    """Say what the stamp of a file tells; exit 1 if it has none, or does not hold."""
+    from compresskit.litert.stamp import read_stamp, strip
+
+    if not options.file.is_file():
+        raise ValueError(f"there is no file {options.file}")
+    tflite = options.file.read_bytes()
+    told = read_stamp(tflite)
+    if told is None:
+        print(f"{options.file}: {len(tflite):,} bytes, without a stamp of compresskit")
+        return 1
+    bare = strip(tflite)
+    score = "not measured"
+    if told.marks is not None:
+        low, high = told.marks.interval
+        of = f"{told.marks.n:,} {told.marks.split} digits".replace("  ", " ")
+        score = f"{told.marks.accuracy:.2%} of {of} (95 % interval {low:.2%} to {high:.2%})"
+        score += f". {told.marks.notice}" if told.marks.notice else ""
+    lines = {
+        "bytes": f"{len(tflite):,}, of which {len(tflite) - len(bare):,} are the stamp",
+        "original": f"{told.model}, sha256 {told.original}",
+        **({"training": "\n          ".join(told.training)} if told.training else {}),
+        "recipe": told.recipe.to_python(),
+        "score": score,
+        "made with": f"compresskit {told.made_with}",
+        "sha256": f"{told.file} (without the stamp)",
+    }
+    print("\n".join(f"{name + ':':<10}{line}" for name, line in lines.items()))
+    print("Both seals hold: the file and its stamp are as they were written.")
+    if options.strip is not None:
+        from compresskit.zoo import save_tflite
+
+        print(f"written: {save_tflite(options.strip, bare)}, {len(bare):,} bytes")
+    return 0
 
 
 # ---- build, doctor --------------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +20,7 @@ from compresskit.litert import calibration as flows
 from compresskit.litert import model as files
 from compresskit.litert.inspect import Layer, Site, layers, sites
 from compresskit.litert.quantizer import LayerPlan, quantize
+from compresskit.litert.stamp import Marks, Scored, Stamp, stamp
 from compresskit.litert.stretches import stretches
 from compresskit.litert.verify import check_file, check_same
 from compresskit.pruned import Pruned, float_weights, layer_sites, prune, sample_of
@@ -101,15 +102,44 @@ class Compressed:
         model = files.read(self.tflite)
         return files.dequantized(model, model.subgraphs[0].tensors[_site(sites(model), name).weights])
 
-    def save(self, path: str | Path) -> Path:
+    def save(self, path: str | Path, score: Scored | None = None) -> Path:
         """Write the file, beside its place first and then moved there.
+
+        Parameters
+        ----------
+        path
+            A file name that ends in `.tflite`.
+        score
+            What `compresskit.evaluate` said of it. With a score the file is stamped, and about a kilobyte longer:
+            `compresskit inspect` tells what was done to which model, and whether the file is still the same.
 
         Raises
         ------
         ValueError
             If the name does not end in `.tflite`.
         """
-        return save_tflite(path, self.tflite)
+        return save_tflite(path, self.tflite if score is None else self.stamped(score))
+
+    def stamped(self, score: Scored | None = None, training: Sequence[str] = ()) -> bytes:
+        """Give the file with a stamp in it: the recipe, the score, the original's sha256 (`compresskit.litert.stamp`).
+
+        Parameters
+        ----------
+        score
+            What `compresskit.evaluate` said of it.
+        training
+            Lines of Python that trained the checkpoint, if it is not the original itself.
+
+        Returns
+        -------
+        bytes
+            `compresskit.litert.stamp.strip` gives `tflite` back.
+        """
+        marks = None
+        if score is not None:
+            marks = Marks(score.accuracy, score.interval, score.n, score.split, score.notice)
+        told = Stamp(self.checkpoint.name, self.checkpoint.digest, self.recipe, tuple(training), marks)
+        return stamp(self.tflite, told)
 
 
 @dataclass(frozen=True)

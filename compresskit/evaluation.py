@@ -46,6 +46,8 @@ class Score:
         What has to be known about the digits, such as that they are an offline sample; often empty.
     loss : float
         Mean cross-entropy of the answers, in nats, or nan where it is not known; see `cross_entropy`.
+    split : str
+        How the digits are called, such as "test"; empty where that is not known.
     """
 
     accuracy: float
@@ -57,6 +59,7 @@ class Score:
     memory: int | None = None
     notice: str = ""
     loss: float = field(default=math.nan, compare=False)
+    split: str = ""
 
     @property
     def size(self) -> int:
@@ -255,4 +258,5 @@ def _counted(
         memory=memory,
         notice=digits.notice,
         loss=loss,
+        split=digits.name,
     )
