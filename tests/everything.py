@@ -76,7 +76,7 @@ TWO_WORKERS = ("-n", "2", "--dist", "loadfile", "--no-loadscope-reorder")
 def notebooks(out: Out = None) -> Counts:
     """Run every notebook and compare each output with the saved one."""
     sanitize = "--nbval-sanitize-with=tests/notebook/sanitize.cfg"
-    compare = ("--nbval", "--nbval-current-env", sanitize, "--nbval-cell-timeout=300")
+    compare = ("--nbval", "--nbval-current-env", sanitize, "--nbval-cell-timeout=600")
     return tests("notebooks", *compare, *TWO_WORKERS, out=out)
 
 
