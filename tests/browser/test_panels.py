@@ -131,6 +131,75 @@ def test_a_click_on_a_point_goes_back(workbench):
     assert notebook.kernel("print(bench.setting.weights)") == "8\n"
 
 
+def test_undo_names_and_two_points_side_by_side(workbench):
+    """By the keys and the mouse: step back and forth, name a point, hold two against each other."""
+    notebook, page = workbench, workbench.page
+    undo, redo = (page.get_by_role("button", name=name, exact=True) for name in ("Undo", "Redo"))
+    notebook.kernel("bench.move_to(Setting(weights=4)); bench.move_to(Setting(0.95)); bench.wait_idle(120)")
+    page.locator(".ck-sparsity .noUi-handle").focus()
+    page.keyboard.press("Control+z")
+    notebook.wait("() => document.querySelector('.ck-weights .widget-readout').textContent === '4 bits'")
+    page.keyboard.press("Control+Shift+z")
+    notebook.wait("() => document.querySelector('.ck-sparsity .widget-readout').textContent.startsWith('95')")
+    assert redo.is_disabled() and undo.is_enabled()
+    undo.click()
+    notebook.until("bench.setting == Setting(weights=4) and bench.wait_idle(120) and bench.point.setting.weights == 4")
+    height = page.locator(".ck-controls").bounding_box()["height"]
+    name = page.get_by_role("textbox", name="Name of this point")
+    name.fill("for the watch")
+    name.press("Control+z")  # the field's own undo: no control moves
+    name.fill("for the watch")
+    name.press("Enter")
+    page.get_by_role("textbox", name="Notes on this point").fill("charge it daily")
+    redo.click()  # the note is written by leaving its field, and belongs to the point that was shown
+    notebook.until("[v.note for v in bench.points if v.name == 'for the watch'] == ['charge it daily']")
+    notebook.wait("() => document.querySelector('.ck-grow .js-plotly-plot').data.at(-1).text?.[0].includes('watch')")
+    notebook.until("bench.setting == Setting(0.95) and bench.wait_idle(120)")
+    assert notebook.kernel("print(bench.points[1].setting.weights, bench.points[1].name)") == "4 for the watch\n"
+
+    def place(point):
+        return page.evaluate(
+            "(i) => { const p = document.querySelector('.ck-grow .js-plotly-plot');"
+            " const traces = [...p.querySelectorAll('.scatterlayer .trace')].map((t) => t.querySelectorAll('.point'));"
+            " const b = traces.find((t) => t.length === 3)[i].getBoundingClientRect();"
+            " return [b.x + b.width / 2, b.y + b.height / 2]; }",
+            point,
+        )
+
+    for chosen in (1, 2):
+        across, down = place(chosen)
+        page.mouse.move(across - 40, down)
+        page.mouse.move(across, down, steps=5)
+        page.locator(".hoverlayer .hovertext").wait_for()
+        page.keyboard.down("Shift")
+        page.mouse.down()
+        page.mouse.up()
+        page.keyboard.up("Shift")
+        notebook.until(f"bench._compare.pair[{chosen - 1}] == bench.points[{chosen}].setting")
+    page.get_by_text("Only A reads").first.wait_for()
+    found = json.loads(
+        notebook.kernel("r = bench._compare.comparison.readings; print([len(r.only_first), len(r.only_second)])")
+    )
+    fresh = (
+        "right = [ck.evaluate(ck.compress(bench.checkpoint, s.recipe(), bench.calibration), bench.test).predictions"
+        " == bench.test.labels for s in (Setting(weights=4), Setting(0.95))]\n"
+        "print([int((a & ~b).sum()) for a, b in (right, right[::-1])])"
+    )
+    assert found == json.loads(notebook.kernel(fresh))
+    for letter in "AB":
+        assert page.get_by_role("combobox", name=f"Point {letter} to compare").count() == 1
+    assert page.locator(".ck-compare .ck-digit").count() > 10
+    assert page.locator(".ck-controls").bounding_box()["height"] == height, "nothing jumps"
+    page.set_viewport_size({"width": 1280, "height": 2500})
+    for dark in (False, True):
+        notebook.theme(dark)
+        notebook.screenshot(f"workbench-compare-{'dark' if dark else 'light'}", ".compresskit")
+    notebook.theme(False)
+    page.set_viewport_size({"width": 1280, "height": 1400})
+    page.get_by_role("button", name="Close the comparison").click()
+    page.locator(".ck-compare").wait_for(state="detached")
+
+
 def test_the_file_and_the_recipe_can_be_taken_out(workbench, tmp_path):
     notebook = workbench
     with notebook.page.expect_download() as download:
