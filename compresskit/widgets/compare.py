@@ -21,6 +21,7 @@ NOBODY: Final = ("choose a point", "")
 SURE: Final = 0.05
 """A difference that would come up more rarely than this by chance is called more than noise."""
 NAME_LETTERS: Final = 24
+_ROW_PIXELS, _HEAD_PIXELS, _MOST_ROWS = 25, 54, 12
 
 Pair = tuple[Setting, Setting]
 Entry = tuple[str, Setting]
@@ -39,6 +40,8 @@ class CompareView:
         The panel's.
     chosen
         Called when other points were chosen.
+    room
+        How many layers to leave room for.
 
     Attributes
     ----------
@@ -54,8 +57,10 @@ class CompareView:
         digits: Split,
         lock: threading.RLock,
         chosen: Callable[[], None],
+        room: int,
     ) -> None:
         self._compute, self._digits, self._lock, self._chosen = compute, digits, lock, chosen
+        self._room = room
         self._live: Live[Pair, Comparison] | None = None
         self._filling = False
         self._oldest = 0  # which of the two a third choice on the plot replaces
@@ -131,7 +136,7 @@ class CompareView:
         with self._lock:
             self.comparison = None
             self.status.say("preview", "Choose two points", "In the lists above, or Shift and a click in the plot.")
-            self._table.value = layers_table((), "", "")
+            self._table.value = layers_table((), ("", ""), self._room)
             for title, strip in zip(self._titles, self._strips, strict=True):
                 title.value, strip.value = _title("&nbsp;"), '<div class="ck-digits"></div>'
 
@@ -167,12 +172,12 @@ class CompareView:
         made = self.comparison = outcome.value
         found = made.readings
         self.status.say("exact", *verdict(found))
-        sizes = tuple(kilobytes(point.compressed.size) for point in (made.first, made.second))
-        self._table.value = layers_table(made.layers, *sizes)
+        sizes = kilobytes(made.first.compressed.size), kilobytes(made.second.compressed.size)
+        self._table.value = layers_table(made.layers, sizes, self._room)
         only = ((found.only_first, made.second), (found.only_second, made.first))
         for place, (positions, reader) in enumerate(only):
             letter, other = LETTERS[place], LETTERS[1 - place]
-            self._titles[place].value = _title(f"Only {letter} reads these {len(positions):,}; {other} read:")
+            self._titles[place].value = _title(f"Only {letter} reads {len(positions):,}; what {other} read")
             self._strips[place].value = _strip(self._digits, positions, reader)
 
 
@@ -211,15 +216,17 @@ _HEAD: Final = (
 )
 
 
-def layers_table(pairs: Sequence[LayerPair], first: str, second: str) -> str:
+def layers_table(pairs: Sequence[LayerPair], sizes: tuple[str, str], room: int) -> str:
     """Make an HTML table of layers side by side.
 
     Parameters
     ----------
     pairs
         The layers.
-    first, second
-        Sizes of the two files, in words.
+    sizes
+        Of the two files, in words.
+    room
+        Layers to leave room for; of very many, some are to be scrolled to.
 
     Returns
     -------
@@ -229,11 +236,14 @@ def layers_table(pairs: Sequence[LayerPair], first: str, second: str) -> str:
     names = told_apart([pair.name for pair in pairs], NAME_LETTERS)
     rows = [_row(name, pair) for name, pair in zip(names, pairs, strict=True)]
     if pairs:
-        total = "".join(f'<td class="ck-number"><b>{size}</b></td>' for size in (first, second))
+        total = "".join(f'<td class="ck-number"><b>{size}</b></td>' for size in sizes)
         rows.append(f'<tr><td colspan="3">the whole file</td>{total}<td colspan="5"></td></tr>')
     columns = '<col style="width:19%">' + 9 * '<col style="width:9%">'
     table = f"<colgroup>{columns}</colgroup><thead>{_HEAD}</thead><tbody>{''.join(rows)}</tbody>"
-    return f'<div class="ck-many"><table class="ck-table ck-side-by-side">{table}</table></div>'
+    height = min(_MOST_ROWS, room + 1) * _ROW_PIXELS + _HEAD_PIXELS
+    return (
+        f'<div class="ck-many" style="height:{height}px"><table class="ck-table ck-side-by-side">{table}</table></div>'
+    )
 
 
 def _row(name: str, pair: LayerPair) -> str:

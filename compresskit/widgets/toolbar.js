@@ -42,8 +42,16 @@ function render({ model, el }) {
     timer = setTimeout(() => { note.textContent = ""; }, 6000);
   };
 
-  download.addEventListener("click", () => model.send({ type: "download" }));
-  other.addEventListener("click", () => model.send({ type: "other" }));
+  // Packing a large file takes a while: a bar appears after half a second, until the file is here, or a sentence.
+  const ask = (type) => {
+    clearTimeout(timer);
+    const bar = make("progress", "ck-late");
+    bar.setAttribute("aria-label", "Making the file");
+    note.replaceChildren(bar);
+    model.send({ type });
+  };
+  download.addEventListener("click", () => ask("download"));
+  other.addEventListener("click", () => ask("other"));
   const receive = (message, buffers) => {
     if (message.type === "say") say(message.text);
     if (message.type !== "file") return;

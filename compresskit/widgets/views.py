@@ -169,7 +169,7 @@ def tradeoff_figure(
         _marks("all digits", exact, base, AFTER, "circle", 11, upward),
         _marks("preview", hollow, base, AFTER, "circle-open", 11, upward)
         | ({"error_y": _intervals([mark for _, mark in hollow])} if upward != "loss" else {}),
-        _marks("where you are", [(-2, current)] if current else [], base, CURRENT, "circle-open", 23, upward)
+        _marks("here", [(-2, current)] if current else [], base, CURRENT, "circle-open", 23, upward)
         | {"hoverinfo": "skip", "hovertemplate": None},
     ]
     traces[2]["marker"]["line"] = {"width": 2}
@@ -177,7 +177,7 @@ def tradeoff_figure(
     if trained:
         traces.append(_marks("trained", trained, base, AFTER, "diamond", 13, upward))
     every = [mark for mark in (original, current, *marks) if mark is not None]
-    traces += [*_frontier(every, upward), *_names(marks, upward), *_letters(compared, upward)]
+    traces += [*_frontier(every, upward), *_names(marks, size_range(every), upward), *_letters(compared, upward)]
     low, high = size_range(every)
     bottom, top = loss_range(every) if upward == "loss" else error_range(every)
     layout = {
@@ -190,7 +190,7 @@ def tradeoff_figure(
             "type": "log", "range": [math.log10(bottom), math.log10(top)],
             **_upward_axis(upward, max((mark.n for mark in every), default=0)),
         },
-        "margin": {"l": 66, "r": 30, "t": 34, "b": 46},
+        "margin": {"l": 66, "r": 30, "t": 54, "b": 46},  # room for two lines of legend: nothing jumps
     }  # fmt: skip
     return figure(traces, layout)
 
@@ -206,13 +206,12 @@ def _frontier(marks: Sequence[Mark], upward: str) -> list[dict[str, Any]]:
     return [_silent("frontier", x, y) | {"mode": "lines", "line": line, "showlegend": True}]
 
 
-def _names(marks: Sequence[Mark], upward: str) -> list[dict[str, Any]]:
-    """Write the names of points beside them."""
+def _names(marks: Sequence[Mark], ends: tuple[float, float], upward: str) -> list[dict[str, Any]]:
+    """Write the names of points beside them, on the side where there is more room."""
     named = [mark for mark in marks if mark.name]
     if not named:
         return []
-    low, high = size_range(marks)
-    left = [mark.across > math.sqrt(low * high) for mark in named]  # in the right half there is more room on the left
+    left = [mark.across > math.sqrt(ends[0] * ends[1]) for mark in named]
     words = [f"{_GAP}{html.escape(shortened(mark.name, 24))}{_GAP}" for mark in named]
     side = {"textposition": ["middle left" if each else "middle right" for each in left], "cliponaxis": False}
     places = [mark.across for mark in named], [mark.height(upward) for mark in named]

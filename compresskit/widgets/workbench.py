@@ -367,7 +367,9 @@ class Workbench(Panel):
         for field in (self._words.name, self._words.note):
             self._watch(field, self._words.on_change)
         self._undo = Undo(self.setting, self._go_back, lambda step: step.model in self.models)
-        self._compare = CompareView(self._comparison, self.test, self.lock, self._on_compared)
+        self._compare = CompareView(
+            self._comparison, self.test, self.lock, self._on_compared, len(self.checkpoint.layers)
+        )
         for field in self._compare.lists:
             self._watch(field, self._compare.on_list)
         answer_while_busy(self._compare.box)
@@ -659,7 +661,11 @@ class Workbench(Panel):
 
     def _on_axis(self, _change: Any) -> None:
         with self.lock:
+            if self.point is not None and self._axis.value not in self._original:
+                self._say("measuring the original", "busy")
             self._draw_tradeoff()
+            if self.point is not None:
+                self._say("", "exact" if self.point.exact else "preview")
             place = _place(self.point.setting) if self.point else None
             measured = place is None or place not in self._visits or self._shown(self._visits[place])
         self._keep_standing()
@@ -1093,7 +1099,7 @@ class Workbench(Panel):
         low, high = (100 * end for end in interval)
         figures = f"{percent(accuracy)} right, {kilobytes(size)}, {times_smaller(self.checkpoint.size, size)}"
         read = f"{n:,} digits{'' if exact else ' (preview)'}"
-        told = f"{read}, 95 % interval {low:.2f} to {high:.2f} %; {size:,} bytes; {small}"
+        told = f"{read}, 95 % interval {low:.2f} to {high:.2f} %; {size:,} bytes{'; ' if small else ''}{small}"
         self._status.say(kind, figures, told, done)
 
     # -- without a kernel --------------------------------------------------------------------------------------
