@@ -661,17 +661,23 @@ class Workbench(Panel):
 
     def _on_axis(self, _change: Any) -> None:
         with self.lock:
-            if self.point is not None and self._axis.value not in self._original:
-                self._say("measuring the original", "busy")
+            self._measure_original()
             self._draw_tradeoff()
-            if self.point is not None:
-                self._say("", "exact" if self.point.exact else "preview")
             place = _place(self.point.setting) if self.point else None
             measured = place is None or place not in self._visits or self._shown(self._visits[place])
         self._keep_standing()
         if not measured and not self.closed:  # the file is there, but nobody has asked it for this yet
             self._live.forget()
             self._live.submit(self.setting)
+
+    def _measure_original(self) -> None:
+        """Measure the original on the axis that was chosen; what the status line said comes back afterwards."""
+        if self.point is None or self._axis.value in self._original:
+            return
+        text, value = self._status.text, self._status.value
+        self._say("measuring the original", "busy")
+        self._original_at(self._axis.value)
+        self._status.text, self._status.value = text, value
 
     def _shown(self, visit: Visit) -> bool:
         """Tell whether a point has a place on the axes that are chosen."""
@@ -1099,7 +1105,7 @@ class Workbench(Panel):
         low, high = (100 * end for end in interval)
         figures = f"{percent(accuracy)} right, {kilobytes(size)}, {times_smaller(self.checkpoint.size, size)}"
         read = f"{n:,} digits{'' if exact else ' (preview)'}"
-        told = f"{read}, 95 % interval {low:.2f} to {high:.2f} %; {size:,} bytes{'; ' if small else ''}{small}"
+        told = f"{read}, 95 % interval {low:.2f} to {high:.2f} %; {size:,} bytes; {small}"
         self._status.say(kind, figures, told, done)
 
     # -- without a kernel --------------------------------------------------------------------------------------
