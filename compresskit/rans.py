@@ -112,14 +112,9 @@ class Tables:
             np.cumsum(sizes) - sizes,
         )
 
-    def symbol_of_slot(self) -> NDArray[np.uint16]:
-        """Return which symbol each slot belongs to, shape (tables, 2^16)."""
-        ends = [*self.begins[1:].tolist(), self.slots.size]
-        rows = [
-            np.repeat(np.arange(end - begin, dtype=np.uint16), self.slots[begin:end].astype(np.int64))
-            for begin, end in zip(self.begins.tolist(), ends, strict=True)
-        ]
-        return np.stack(rows)
+    def row_of_slot(self) -> NDArray[np.int32]:
+        """Return where in the rows above each slot's symbol stands, 2^16 slots for each table, one after the other."""
+        return np.repeat(np.arange(self.slots.size, dtype=np.int32), self.slots.astype(np.int64))
 
 
 def encode(symbols: NDArray[Any], which: NDArray[Any], tables: Tables, lanes: int = 1) -> bytes:
@@ -203,7 +198,7 @@ def _encode_one_lane(slots: list[int], starts: list[int]) -> tuple[Slots, NDArra
 
 def _decode_one_lane(state: int, words: list[int], which: NDArray[Any], tables: Tables) -> NDArray[np.uint16]:
     """Read with one state."""
-    symbol_of_slot = tables.symbol_of_slot()
+    row_of_slot = tables.row_of_slot()
     slots, starts, begins = tables.slots.tolist(), tables.starts.tolist(), tables.begins.tolist()
     symbols = np.empty(which.size, dtype=np.uint16)
     mask, used = SLOTS - 1, 0
@@ -213,13 +208,13 @@ def _decode_one_lane(state: int, words: list[int], which: NDArray[Any], tables: 
         if begin == end:
             continue
         table = int(which[begin])
-        of_slot, first = symbol_of_slot[table].tolist(), begins[table]
+        of_slot, first = row_of_slot[table * SLOTS : (table + 1) * SLOTS].tolist(), begins[table]
         found = []
         for _ in range(end - begin):
             slot = state & mask
-            symbol = of_slot[slot]
-            found.append(symbol)
-            state = slots[first + symbol] * (state >> PRECISION) + slot - starts[first + symbol]
+            row = of_slot[slot]
+            found.append(row - first)
+            state = slots[row] * (state >> PRECISION) + slot - starts[row]
             if state < LOWEST:
                 if used == len(words):
                     raise ValueError("stream ends too early; it is cut off")
@@ -246,25 +241,30 @@ def _encode_lanes(slots: Slots, starts: Slots, lanes: int) -> tuple[Slots, NDArr
     return states, np.concatenate([*words[::-1], np.zeros(0, dtype=np.uint64)])
 
 
-def _decode_lanes(states: Slots, words: NDArray[np.uint64], which: NDArray[Any], tables: Tables) -> NDArray[np.uint16]:
-    """Read with many states."""
-    symbol_of_slot = tables.symbol_of_slot()
-    symbols = np.empty(which.size, dtype=np.uint16)
+def _decode_lanes(states: Slots, words: Slots, which: NDArray[Any], tables: Tables) -> NDArray[np.uint16]:
+    """Read with many states; in signed integers, which NumPy need not convert to look something up with them."""
+    if states.size and states.max() >= 1 << 63:
+        raise ValueError("stream holds a state that no writer leaves; it was altered")
+    row_of_slot, slots, starts = tables.row_of_slot(), tables.slots.astype(np.int64), tables.starts.astype(np.int64)
+    x, incoming = states.astype(np.int64), words.astype(np.int64)
+    first = which.astype(np.int64) << PRECISION
+    rows = np.empty(which.size, dtype=np.int32)
     lanes, used = states.size, 0
     for begin in range(0, which.size, lanes):
-        table = which[begin : begin + lanes]
-        x = states[: table.size]
-        slot = x & np.uint64(SLOTS - 1)
-        symbol = symbol_of_slot[table, slot]
-        place = tables.begins[table] + symbol
-        x = tables.slots[place] * (x >> np.uint64(PRECISION)) + slot - tables.starts[place]
-        low = np.flatnonzero(x < LOWEST)
+        offset = first[begin : begin + lanes]
+        state = x[: offset.size]
+        slot = state & (SLOTS - 1)
+        row = row_of_slot[offset + slot]
+        rows[begin : begin + lanes] = row
+        state >>= PRECISION
+        state *= slots[row]
+        state += slot - starts[row]
+        low = (state < LOWEST).nonzero()[0]
         if used + low.size > words.size:
             raise ValueError("stream ends too early; it is cut off")
-        x[low] = x[low] << np.uint64(WORD) | words[used : used + low.size]
+        state[low] = state[low] << WORD | incoming[used : used + low.size]
         used += low.size
-        states[: table.size] = x
-        symbols[begin : begin + lanes] = symbol
-    if np.any(states != LOWEST) or used != words.size:
+    if np.any(x != LOWEST) or used != words.size:
         raise ValueError("stream does not end where it must; it was altered")
+    symbols: NDArray[np.uint16] = (rows - tables.begins[which]).astype(np.uint16)
     return symbols

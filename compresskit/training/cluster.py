@@ -29,7 +29,7 @@ from compresskit.shared import share_array
 from compresskit.sharing import Shared
 from compresskit.training.augment import Augmentation
 from compresskit.training.convert import to_checkpoint, to_keras
-from compresskit.training.fit import Epoch, Progress, cross_entropy, fit
+from compresskit.training.fit import Epoch, Progress, Teaching, cross_entropy, fit
 from compresskit.training.graphs import FOLDS, fold_normalization
 from compresskit.training.masks import from_litert, to_litert
 from compresskit.training.quantize import Rounding
@@ -73,6 +73,7 @@ def train_shared(
     learning_rate: float = 0.001,
     augment: Augmentation = "shift",
     seed: int = 0,
+    teaching: Teaching | None = None,
     on_progress: Callable[[Progress], None] | None = None,
     cancel: threading.Event | None = None,
     resume: Path | None = None,
@@ -92,6 +93,8 @@ def train_shared(
         weights learn too and are assigned anew (k-means only, one codebook a layer).
     epochs, batch_size, learning_rate, augment, seed, on_progress, cancel
         As :func:`compresskit.training.fit.fit` takes them.
+    teaching : Teaching, optional
+        What a teacher says of the digits, moved as ``augment`` says: :class:`compresskit.training.distill.KeptLogits`.
     resume : Path, optional
         File from which a run that was broken off goes on.
 
@@ -116,6 +119,7 @@ def train_shared(
     result = fit(
         clustered, digits, epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, augment=augment,
         seed=seed, on_progress=on_progress, cancel=cancel, checkpoint=resume, loss=cross_entropy(plain),
+        teaching=teaching,
         about={"sharing": [repr(step) for step in chosen.values()], "way": way},
     )  # fmt: skip
     trained = (

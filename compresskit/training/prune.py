@@ -28,7 +28,7 @@ from compresskit.training.architectures import build
 from compresskit.training.augment import Augmentation
 from compresskit.training.channels import cut
 from compresskit.training.convert import to_checkpoint, to_keras
-from compresskit.training.fit import Epoch, Progress, TrainingResult, fit
+from compresskit.training.fit import Epoch, Progress, Teaching, TrainingResult, fit
 from compresskit.training.graphs import FOLDS
 from compresskit.training.masks import Masks
 from compresskit.zoo import Checkpoint
@@ -147,6 +147,7 @@ def train_pruned(
     learning_rate: float = 0.001,
     augment: Augmentation = "shift",
     seed: int = 0,
+    teaching: Teaching | None = None,
     on_progress: Callable[[PruningProgress], None] | None = None,
     cancel: threading.Event | None = None,
     resume: Path | None = None,
@@ -169,6 +170,8 @@ def train_pruned(
         once, at the schedule's first turn. Channels go at once: there it is "one-shot", or left out.
     epochs, batch_size, learning_rate, augment, seed, cancel
         As :func:`compresskit.training.fit.fit` takes them.
+    teaching : Teaching, optional
+        What a teacher says of the digits, moved as ``augment`` says: :class:`compresskit.training.distill.KeptLogits`.
     on_progress : callable, optional
         Called with a :class:`PruningProgress` about eight times a second, in this thread.
     resume : Path, optional
@@ -193,7 +196,7 @@ def train_pruned(
     total = epochs * -(-len(digits.train) // batch_size)
     plans = {each: _plan(each, schedule, total, run.sparsity(each)) for each in weights}
     settings = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}
-    return run.go({**settings, "augment": augment, "seed": seed}, plans, resume)
+    return run.go({**settings, "augment": augment, "seed": seed, "teaching": teaching}, plans, resume)
 
 
 class _Run:

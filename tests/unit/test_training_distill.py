@@ -23,6 +23,7 @@ tf_keras = pytest.importorskip("tf_keras")
 from compresskit.training import distill as room  # noqa: E402
 from compresskit.training.architectures import STUDENT_KINDS, build, student  # noqa: E402
 from compresskit.training.augment import draw, transform  # noqa: E402
+from compresskit.training.cluster import train_shared  # noqa: E402
 from compresskit.training.convert import to_checkpoint, to_keras  # noqa: E402
 from compresskit.training.distill import (  # noqa: E402
     DistillationDiverged,
@@ -31,6 +32,7 @@ from compresskit.training.distill import (  # noqa: E402
     kept_logits,
     teacher_loss,
 )
+from compresskit.training.prune import train_pruned  # noqa: E402
 
 STUDENT = "dense-16x1"
 
@@ -102,6 +104,18 @@ def test_without_weight_the_teacher_is_not_asked_at_all(few, teacher, asked):
     teaching = KeptLogits((teacher,), few, 4.0, 0, "kl", "shift", 2, probabilities=False, cancel=threading.Event())
     assert len(teaching.training(1)[0]) == 600 and len(teaching.validation()) == 200
     assert asked == [] and teaching.accuracy() is None and teaching.seconds == 0
+
+
+@pytest.mark.parametrize("train", [
+    lambda model, *given, **more: train_pruned(model, ck.Prune(0.9), *given, schedule="one-shot", **more),
+    lambda model, *given, **more: train_shared(model, ck.Share(4), *given, **more),
+], ids=["pruned", "shared"])  # fmt: skip
+def test_a_teacher_can_be_listened_to_while_pruning_and_sharing(few, teacher, train):
+    teaching = KeptLogits((teacher,), few, 4.0, 0.9, "kl", "shift", 1, probabilities=False, cancel=threading.Event())
+    trained = train(ck.load_model("lenet_300_100"), few, epochs=1, augment="shift", teaching=teaching)
+    given = outputs(trained.checkpoint.tflite, few.validation.images)
+    expected = textbook.distillation_loss(teaching.validation(), given, few.validation.labels, 4.0, 0.9, "kl")
+    assert trained.history[-1].validation_loss == pytest.approx(expected, rel=1e-3)
 
 
 @pytest.mark.parametrize("augment", ["shift", "affine"])
