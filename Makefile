@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 CHOSEN := $(if $(filter undefined default file,$(origin PYTHON)),,yes)
 
-.PHONY: help lab app setup fetch test notebooks zoo lint types imports bench fuzz lock clean
+.PHONY: help lab app setup fetch test notebooks zoo lint types imports bench fuzz monkey lock clean
 .DEFAULT_GOAL := help
 
 help:  ## what can be made
@@ -50,6 +50,10 @@ bench: setup  ## measure, print a table, write build/bench.json
 
 fuzz: setup  ## the long form of the tests with random files and recipes
 	@COMPRESSKIT_FUZZ=1000 $(BIN)/python -m pytest tests/unit -k "corrupt or fuzz or damaged or random_recipes" -n 2
+
+monkey: setup  ## ten minutes of random clicking and typing in the workbench (SEED=7 SECONDS=600)
+	@COMPRESSKIT_HANDS_SECONDS=$(or $(SECONDS),600) COMPRESSKIT_HANDS_SEED=$(or $(SEED),7) \
+		$(BIN)/python -m pytest tests/browser/test_rough_hands.py -q -k random_hands
 
 # backports-strenum 1.3.1 says that it is for Python below 3.11 only: pip refuses it then, and uv does not look.
 CONSTRAINT := backports-strenum<1.3

@@ -241,9 +241,14 @@ class NotebookPage:
         assert not error, error
         return str(printed)
 
-    def until(self, expression: str) -> None:
+    def beside(self) -> NotebookPage:
+        """Open the same notebook in a second tab of the browser."""
+        return NotebookPage(self.page.context.new_page(), self.server, self.name)
+
+    def until(self, expression: str, minutes: float = 1) -> None:
         """Wait until a Python expression holds in the kernel."""
-        for _ in range(PATIENCE // 50):
+        end = time.monotonic() + 60 * minutes
+        while time.monotonic() < end:
             if self.kernel(f"print(bool({expression}))") == "True\n":
                 return
             self.page.wait_for_timeout(50)
