@@ -11,11 +11,12 @@ import os
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from compresskit.atomic import write_atomically
 from compresskit.data.folders import any_of_four, load_idx
 from compresskit.data.splits import Array, Digits, Split
 
@@ -26,6 +27,7 @@ LARGEST_BYTES = 4 * 10**9
 _HELD = 12
 """A twelfth of the training examples is held out for validation, as with MNIST."""
 _FEWEST = 24
+_PARTS = ("train", "validation", "test")
 
 Pair = tuple[Any, Any]
 
@@ -39,8 +41,9 @@ def load_data(source: Any, *, size: tuple[int, int] | None = None, grey: bool = 
         One of: `Digits` or a `Split`, which are returned as they are; `(images, labels)`;
         `((images, labels), (test images, test labels))`, as `keras.datasets` gives them; a `tf.data.Dataset` of such
         pairs, batched or not, or a dict or tuple of two of them for training and test; the path of an `.npz` with
-        `x_train`, `y_train`, `x_test`, `y_test` or with `x`, `y`; a folder of IDX files; a folder that holds a folder
-        of images for each class, or two such folders called `train` and `test`.
+        `x_train`, `y_train`, `x_test`, `y_test` (and `x_validation`, `y_validation` if there are any), with `x`, `y`,
+        or as `save_data` wrote it; a folder of IDX files; a folder that holds a folder of images for each class, or
+        two such folders called `train` and `test`.
     size : (int, int), optional
         Height and width that images from a folder are brought to; needed where they differ.
     grey : bool
@@ -212,7 +215,41 @@ def _refuse_too_large(held: int, name: str) -> None:
 # -- files ------------------------------------------------------------------------------------------------------------
 
 
-def _from_path(path: Path, size: tuple[int, int] | None, grey: bool) -> Digits:
+def save_data(path: str | os.PathLike[str], data: Digits | Split) -> Path:
+    """Write data to an `.npz` file that `load_data` reads as it was.
+
+    Parameters
+    ----------
+    path
+        A name that ends in `.npz`.
+    data
+        Three splits, or one.
+
+    Returns
+    -------
+    Path
+        The file, written whole or not at all.
+
+    Raises
+    ------
+    ValueError
+        If the name does not end in `.npz`.
+    """
+    target = Path(path)
+    if target.suffix != ".npz":
+        raise ValueError(f"path is {str(path)!r}; give a name that ends in .npz")
+    if isinstance(data, Split):
+        arrays = {"images": data.images, "labels": data.labels}
+    else:
+        parts = {"train": data.train, "validation": data.validation, "test": data.test}
+        arrays = {f"x_{name}": part.images for name, part in parts.items()}
+        arrays |= {f"y_{name}": part.labels for name, part in parts.items()}
+    with write_atomically(target) as file:
+        np.savez(file, **cast(Any, arrays))
+    return target
+
+
+def _from_path(path: Path, size: tuple[int, int] | None, grey: bool) -> Digits | Split:
     if path.suffix == ".npz" and path.is_file():
         return _from_archive(path)
     if not path.is_dir():
@@ -228,13 +265,20 @@ def _from_path(path: Path, size: tuple[int, int] | None, grey: bool) -> Digits:
     return _one(_from_images(path, _classes(path), size, grey), f"images in {path}")
 
 
-def _from_archive(path: Path) -> Digits:
+def _from_archive(path: Path) -> Digits | Split:
     """Read an `.npz`; pickled objects in it are refused by NumPy."""
     try:
         with np.load(path, allow_pickle=False) as archive:
             names = set(archive.files)
             sizes = [info.file_size for info in zipfile.ZipFile(path).infolist()]
             _refuse_too_large(sum(sizes), path.name)
+            if {f"{axis}_{part}" for axis in "xy" for part in _PARTS} <= names:
+                train, validation, test = (
+                    Split(*_arrays((archive[f"x_{part}"], archive[f"y_{part}"]), part), part) for part in _PARTS
+                )
+                return Digits(train, validation, test, str(path))
+            if {"images", "labels"} <= names:
+                return Split(*_arrays((archive["images"], archive["labels"]), "data"), "data")
             if {"x_train", "y_train", "x_test", "y_test"} <= names:
                 return _two((archive["x_train"], archive["y_train"]), (archive["x_test"], archive["y_test"]), str(path))
             if {"x", "y"} <= names:

@@ -196,7 +196,7 @@ def _row(
     )
 
 
-def notebook_json(model: str, program: str, visit: Visit) -> str:
+def notebook_json(model: str, program: str, visit: Visit, sha256: str = "") -> str:
     """Write a notebook that makes a point again from the original, and says whether it is the same.
 
     Parameters
@@ -207,6 +207,9 @@ def notebook_json(model: str, program: str, visit: Visit) -> str:
         The Python that makes the file, one statement a line; it leaves it in ``small``.
     visit
         The point.
+    sha256
+        Of the original's `.tflite`, for a model that is not the course's: where another one lies at its path by then,
+        the notebook says so.
 
     Returns
     -------
@@ -219,8 +222,12 @@ def notebook_json(model: str, program: str, visit: Visit) -> str:
         f"digits (95 % interval {percent(visit.interval[0])} to {percent(visit.interval[1])})."
     )
     told += f"\n\n{visit.note}" if visit.note else ""
+    original = (
+        f"if not model.digest == {sha256!r}:\n"
+        '    print("The model is not the one that this notebook was written for.")\n'
+    )
     check = (
-        "import hashlib\n\n"
+        f"import hashlib\n\n{original if sha256 else ''}"
         f"same = hashlib.sha256(small.tflite).hexdigest() == {visit.digest!r}\n"
         'print("The same file, byte for byte." if same else "Another file: a package, or the model, is another.")'
     )

@@ -35,6 +35,8 @@ class Toolbar(anywidget.AnyWidget):  # type: ignore[misc]
         Called when the download is asked for; gives the bytes of the file `file_name`.
     other
         The same for a second file, `other_name`, if there is one.
+    on_copy
+        Called when the code is copied or shown: before it is run, what it reads has to be there.
     """
 
     _esm = script("toolbar")
@@ -44,8 +46,13 @@ class Toolbar(anywidget.AnyWidget):  # type: ignore[misc]
     other_label = traitlets.Unicode("").tag(sync=True)
     code = traitlets.Unicode("").tag(sync=True)
 
-    def __init__(self, content: Callable[[], bytes], other: Callable[[], bytes] | None = None) -> None:
-        self._content, self._other = content, other
+    def __init__(
+        self,
+        content: Callable[[], bytes],
+        other: Callable[[], bytes] | None = None,
+        on_copy: Callable[[], None] | None = None,
+    ) -> None:
+        self._content, self._other, self._on_copy = content, other, on_copy
         super().__init__()
         self.on_msg(self._on_message)
 
@@ -59,6 +66,11 @@ class Toolbar(anywidget.AnyWidget):  # type: ignore[misc]
 
     def _on_message(self, _widget: object, message: dict[str, Any], _buffers: object) -> None:
         asked = message.get("type")
+        if asked == "copied" and self._on_copy is not None:
+            try:
+                self._on_copy()
+            except Exception as error:
+                self.say(sentence(error))
         if asked not in ("download", "other") or (asked == "other" and self._other is None):
             return
         name, content = (self.file_name, self._content) if asked == "download" else (self.other_name, self._other)
@@ -132,6 +144,11 @@ def choice_of(label: str, options: Sequence[tuple[str, Any]], value: Any, name: 
 def list_of(label: str, options: Sequence[tuple[str, Any]], value: Any, name: str) -> ipywidgets.Dropdown:
     """Make a drop-down list; no option's value may be None, which ipywidgets takes for "nothing chosen"."""
     return _field(ipywidgets.Dropdown(description=label, options=list(options), value=value), name)
+
+
+def number_box(label: str, value: float, step: float, name: str) -> ipywidgets.FloatText:
+    """Make a field for a number; what it may be is for the panel to say."""
+    return _field(ipywidgets.FloatText(description=label, value=value, step=step), name)
 
 
 def button_of(label: str, name: str, *, primary: bool = False) -> ipywidgets.Button:

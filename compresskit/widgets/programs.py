@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from compresskit.pruning.patterns import parse_pattern
 from compresskit.recipe import Recipe
 from compresskit.widgets.jobs import Training
+from compresskit.widgets.origin import Source
 from compresskit.widgets.points import Setting
+from compresskit.zoo import manifest
 
 
 def file_name(model: str, setting: Setting) -> str:
@@ -21,30 +23,33 @@ def file_name(model: str, setting: Setting) -> str:
     return f"{name}{zero}{bits or '_float'}.tflite"
 
 
-def python_of(model: str, recipe: Recipe, name: str, training: Sequence[str] = ()) -> str:
+def python_of(source: Source, recipe: Recipe, name: str, training: Sequence[str] = ()) -> str:
     """Write the program that makes the same file; `training` are lines that train ``model`` first."""
     imports = sorted(line for line in training if line.startswith("from "))
+    whole = "digits.train" if source.parts else "digits"
     return "\n".join(
         [
             "import compresskit as ck",
             *dict.fromkeys(imports),
             "",
-            "digits = ck.load_mnist()",
-            f"model = ck.load_model({model!r})",
+            f"digits = {source.digits}",
+            f"model = {source.model}" + (f"  # sha256 {source.sha256}" if source.sha256 else ""),
             *(line for line in training if not line.startswith("from ")),
-            f"small = ck.compress(model, {recipe.to_python()}, calibration=digits.train)",
-            "print(ck.evaluate(small, digits.test))",
+            f"small = ck.compress(model, {recipe.to_python()}, calibration={whole})",
+            f"print(ck.evaluate(small, {'digits.test' if source.parts else 'digits'}))",
             f"small.save({name!r})",
         ]
     )
 
 
-def code_of(training: Training) -> tuple[str, ...]:
-    """Write the lines of Python that do a training."""
+def code_of(training: Training, original: Source) -> tuple[str, ...]:
+    """Write the lines of Python that do a training; a teacher that the course does not have is the original."""
     settings = ", ".join(f"{name}={value!r}" for name, value in training.settings.items())
     if training.kind == "distill":
         assert training.teacher is not None
-        teacher = f"ck.load_model({training.teacher.name!r})"
+        shipped = manifest().get(training.teacher.name)
+        known = shipped is not None and shipped.tflite_sha256 == training.teacher.digest
+        teacher = f"ck.load_model({training.teacher.name!r})" if known else original.model
         line = f"model = distill({teacher}, model, digits, {settings}, keep_zeros=True).checkpoint"
         return ("from compresskit.training.distill import distill", line)
     steps = training.recipe.to_python().removeprefix("ck.Recipe(").removesuffix(")")

@@ -67,7 +67,10 @@ function render({ model, el }) {
   };
   model.on("msg:custom", receive);
 
+  const copied = () => model.send({ type: "copied" });
+  details.addEventListener("toggle", () => { if (details.open) copied(); });
   copy.addEventListener("click", async () => {
+    copied();
     try {
       await navigator.clipboard.writeText(code.value);
       say("Copied");

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,7 +12,16 @@ import ipywidgets
 
 from compresskit.widgets.jobs import Job, JobProgress, Trained
 from compresskit.widgets.live import sentence
-from compresskit.widgets.panel import Status, button_of, choice_of, classed, list_of, markup, slider_of
+from compresskit.widgets.panel import (
+    Status,
+    button_of,
+    choice_of,
+    classed,
+    list_of,
+    markup,
+    number_box,
+    slider_of,
+)
 from compresskit.zoo import model_names
 
 WHAT: Final = (("zeros", "fine-tune"), ("rounding", "quantize"), ("a teacher", "distill"))
@@ -19,6 +29,8 @@ BUTTONS: Final = {"fine-tune": "Fine-tune", "quantize": "Train with rounding (QA
 RATES: Final = tuple((f"{rate:g}", rate) for rate in (0.0003, 0.0005, 0.001, 0.002, 0.005))
 USUAL_RATES: Final = {"fine-tune": 0.001, "quantize": 0.0005, "distill": 0.002}
 ORIGINAL_TEACHES: Final = ""
+USUAL_TEMPERATURE: Final = 4.0
+USUAL_ALPHA: Final = 0.9
 
 
 @dataclass(frozen=True)
@@ -34,13 +46,43 @@ class Wish:
     learning_rate : float
         The highest of the run.
     teacher : str
-        Name of a shipped model; empty for the original. For "distill".
+        Name of a shipped model; empty for the original. For "distill", as the two that follow.
+    temperature : float
+        What the logits are divided by, above 0.
+    alpha : float
+        Weight of the teacher against the labels, 0 to 1.
+
+    Raises
+    ------
+    ValueError
+        For a distillation with a temperature or a weight outside these ranges.
     """
 
     kind: str
     epochs: int
     learning_rate: float
     teacher: str
+    temperature: float = USUAL_TEMPERATURE
+    alpha: float = USUAL_ALPHA
+
+    def __post_init__(self) -> None:
+        if self.kind != "distill":
+            return
+        if not (math.isfinite(self.temperature) and self.temperature > 0):
+            raise ValueError(
+                f"temperature is {self.temperature:g}; choose a number above 0, such as {USUAL_TEMPERATURE:g} (1 "
+                "changes nothing, 20 is very soft)"
+            )
+        if not 0 <= self.alpha <= 1:
+            raise ValueError(
+                f"alpha is {self.alpha:g}; choose the weight of the teacher from 0 (labels only) to 1 (teacher only)"
+            )
+
+    @property
+    def settings(self) -> dict[str, float]:
+        """Arguments of the training function."""
+        common = {"epochs": self.epochs, "learning_rate": self.learning_rate}
+        return common | ({"temperature": self.temperature, "alpha": self.alpha} if self.kind == "distill" else {})
 
 
 class TrainingTab:
@@ -74,7 +116,10 @@ class TrainingTab:
         self.rate = list_of("Learning rate", RATES, USUAL_RATES["fine-tune"], "ck-rate")
         teachers = [("the original", ORIGINAL_TEACHES), *((name, name) for name in model_names())]
         self.teacher = list_of("Teacher", teachers, ORIGINAL_TEACHES, "ck-teacher")
-        self.teacher.disabled = True
+        self.temperature = number_box("Temperature", USUAL_TEMPERATURE, 1, "ck-temperature")
+        self.alpha = number_box("Weight alpha", USUAL_ALPHA, 0.1, "ck-alpha")
+        self._of_distilling = (self.teacher, self.temperature, self.alpha)
+        self._enable(False)
         self.button = button_of(BUTTONS["fine-tune"], "ck-train", primary=True)
         self.cancel_button = button_of("Cancel", "ck-cancel")
         self.cancel_button.disabled = True
@@ -84,14 +129,22 @@ class TrainingTab:
         self.cancel_button.on_click(lambda _: self.cancel())
         buttons = classed(ipywidgets.HBox([self.button, self.cancel_button]), "ck-row", "ck-buttons")
         how = classed(ipywidgets.HBox([self.epochs, self.rate]), "ck-pair")
-        rows = [self.kind, how, self.teacher, buttons, self._bar, self.status]
+        softly = classed(ipywidgets.HBox(list(self._of_distilling)), "ck-pair")
+        rows = [self.kind, how, softly, buttons, self._bar, self.status]
         self.box = classed(ipywidgets.VBox(rows), "ck-tab")
         self._tell("exact", "Nothing trained yet", "The sliders stay live meanwhile.", 0.0)
 
     @property
     def wish(self) -> Wish:
         """Where the controls stand."""
-        return Wish(self.kind.value, int(self.epochs.value), float(self.rate.value), self.teacher.value)
+        return Wish(
+            self.kind.value,
+            int(self.epochs.value),
+            float(self.rate.value),
+            self.teacher.value,
+            float(self.temperature.value),
+            float(self.alpha.value),
+        )
 
     def start(self) -> None:
         """Begin, as the button does; what is wrong is said below it."""
@@ -118,9 +171,13 @@ class TrainingTab:
     def _on_kind(self, change: Any) -> None:
         kind = change["new"]
         self.rate.value = USUAL_RATES[kind]
-        self.teacher.disabled = kind != "distill"
+        self._enable(kind == "distill")
         if not self.job.busy:
             self.button.description = BUTTONS[kind]
+
+    def _enable(self, distilling: bool) -> None:
+        for control in self._of_distilling:
+            control.disabled = not distilling
 
     def _on_progress(self, progress: JobProgress) -> None:
         with self._lock:

@@ -18,6 +18,7 @@ from traitlets import TraitError
 
 from compresskit.compression import Compressed, Draft, draft
 from compresskit.data import Digits, Split, load_data, load_mnist
+from compresskit.data.cache import cache_folder
 from compresskit.evaluation import Score
 from compresskit.litert.inspect import layers as layers_of
 from compresskit.pruning.patterns import parse_pattern
@@ -30,6 +31,7 @@ from compresskit.widgets.figures import Chart
 from compresskit.widgets.jobs import Job, Trained, Training
 from compresskit.widgets.layer_by_layer import BITS, Choice, LayerByLayer
 from compresskit.widgets.live import Live, Outcome, Stop, sentence
+from compresskit.widgets.origin import Origin
 from compresskit.widgets.panel import (
     Panel,
     Status,
@@ -192,6 +194,8 @@ class Workbench(Panel):
         self._weights_shown: tuple[Place, str] | None = None
         self.point: Point | None = None
         self._session = None if session is None else Session(session, self.checkpoint, self.test, self._not_kept)
+        beside = cache_folder() if self._session is None else self._session.folder
+        self._origin = Origin(model, self.checkpoint, data, source, beside.resolve() / "originals")
         self._build(setting or Setting())
         live: Live[Setting, Point] = Live(
             self._preview if self._sample is not self.test else None,
@@ -393,7 +397,7 @@ class Workbench(Panel):
         self._detail_box = classed(ipywidgets.VBox([]), "ck-stack")
         self._detail_button = button_of("Layer by layer", "ck-detail")
         self._detail_button.on_click(lambda _: self._toggle_detail())
-        self._toolbar = Toolbar(self._download, self._download_packed)
+        self._toolbar = Toolbar(self._download, self._download_packed, self._origin.keep)
         clear = button_of("Clear the plot", "ck-clear")
         reset = button_of("Back to the original", "ck-original")
         clear.on_click(lambda _: self.clear())
@@ -447,10 +451,11 @@ class Workbench(Panel):
 
     def _keeping(self) -> Any:
         """Offer what can be taken out of the workbench besides the file."""
-        told = {
+        told: dict[str, Callable[[], tuple[str, str | bytes]]] = {
             "Table of all points (CSV)": self._table_of_points,
             "Report that opens anywhere (HTML)": self._report,
             "Notebook that makes this point again": self._notebook,
+            "File with recipe and score inside (.tflite)": self._stamped,
         }
         buttons = []
         for label, content in told.items():
@@ -467,11 +472,11 @@ class Workbench(Panel):
         self._kept_note.value = f'<div class="ck-note ck-error" role="alert">{html.escape(told)}</div>'
         self._toolbar.say(told)
 
-    def _hand_over(self, content: Callable[[], tuple[str, str]]) -> None:
+    def _hand_over(self, content: Callable[[], tuple[str, str | bytes]]) -> None:
         try:
-            name, text = content()
-            self._toolbar.hand_over(name, text.encode())
-        except ValueError as error:
+            name, made = content()
+            self._toolbar.hand_over(name, made.encode() if isinstance(made, str) else made)
+        except (ValueError, OSError) as error:
             self._toolbar.say(sentence(error))
 
     def _table_of_points(self) -> tuple[str, str]:
@@ -489,8 +494,25 @@ class Workbench(Panel):
             if visit is None:
                 raise ValueError("The original needs no notebook; move a slider first.")
             name = file_name(self.checkpoint.name, visit.setting)
-            program = python_of(self.checkpoint.name, visit.recipe, name, self.models[visit.setting.model].code)
-            return name.replace(".tflite", ".ipynb"), export.notebook_json(self.checkpoint.name, program, visit)
+            self._origin.keep()
+            source, code = self._origin.source, self.models[visit.setting.model].code
+            original = self.checkpoint.digest if source.sha256 else ""
+            text = export.notebook_json(
+                self.checkpoint.name, python_of(source, visit.recipe, name, code), visit, "" if code else original
+            )
+            return name.replace(".tflite", ".ipynb"), text
+
+    def _stamped(self) -> tuple[str, bytes]:
+        with self.lock:
+            if self.point is None:
+                raise ValueError("There is no file yet; wait for the first point.")
+            point, code = self.point, self.models[self.point.setting.model].code
+        name = file_name(self.checkpoint.name, point.setting).replace(".tflite", "_stamped.tflite")
+        original = replace(point.compressed, checkpoint=self.checkpoint)  # what was trained is told by its lines
+        stamped = original.stamped(point.score, code)
+        more = len(stamped) - point.compressed.size
+        self._toolbar.say(f"{len(stamped):,} bytes, {more:,} of them the stamp; compresskit inspect reads it")
+        return name, stamped
 
     def _first(self) -> Mark:
         """Give the original's point."""
@@ -513,6 +535,7 @@ class Workbench(Panel):
             ".ck-importance": "What stays: the importance", ".ck-upward": "What the plot shows upward",
             ".ck-train-kind": "What the training makes the model live with", ".ck-epochs": "Epochs",
             ".ck-rate": "Learning rate", ".ck-teacher": "Teacher",
+            ".ck-temperature": "Temperature of the distillation", ".ck-alpha": "Weight of the teacher, alpha",
             ".ck-sparsity": "Weights set to zero", ".ck-scope": "Zero the smallest weights of",
             ".ck-weights": "Bits of a weight", ".ck-activations": "Bits between the layers",
             ".ck-granularity": "One scale for", ".ck-ranges": "Range of the grid",
@@ -798,7 +821,9 @@ class Workbench(Panel):
 
     # -- training ----------------------------------------------------------------------------------------------
 
-    def train(self, kind: str = "fine-tune", *, epochs: int = 2) -> None:
+    def train(
+        self, kind: str = "fine-tune", *, epochs: int = 2, temperature: float | None = None, alpha: float | None = None
+    ) -> None:
         """Start a training, as the button does.
 
         Parameters
@@ -807,8 +832,15 @@ class Workbench(Panel):
             "fine-tune": what the controls prune, trained; "quantize": with the rounding that they ask for; "distill".
         epochs
             How often each training digit is seen, 1 to 10.
+        temperature, alpha
+            For "distill": what the logits are divided by, above 0, and the weight of the teacher, 0 to 1; where the
+            controls stand when left out.
         """
         self._training.kind.value, self._training.epochs.value = kind, epochs
+        if temperature is not None:
+            self._training.temperature.value = temperature
+        if alpha is not None:
+            self._training.alpha.value = alpha
         self._training.start()
 
     def _begin_training(self, wish: Wish, job: Job) -> None:
@@ -823,7 +855,7 @@ class Workbench(Panel):
         self._trained_from = setting.model
 
     def _wanted(self, wish: Wish, setting: Setting) -> Training:
-        settings = {"epochs": wish.epochs, "learning_rate": wish.learning_rate}
+        settings = wish.settings
         if wish.kind == "fine-tune":
             return Training("fine-tune", Recipe(*setting.prunes()), settings)
         if setting.prunes():
@@ -848,7 +880,7 @@ class Workbench(Panel):
         name = {"fine-tune": "fine-tuned", "quantize": "trained with rounding", "distill": "distilled"}[training.kind]
         label = f"{name} {sum(each.startswith(name) for each in self.models) + 1}"
         earlier = self.models[self._trained_from].code
-        self.models[label] = Model(result.checkpoint, (*earlier, *code_of(training)))
+        self.models[label] = Model(result.checkpoint, (*earlier, *code_of(training, self._origin.source)))
         self._list_models()
         if self._session is not None:
             self._session.keep_model(label, result.checkpoint, self.models[label].code)
@@ -1054,7 +1086,7 @@ class Workbench(Panel):
         self._toolbar.other_name = self._toolbar.file_name.replace(".tflite", ".ckz")
         self._toolbar.other_label = "Download it packed"
         code = self.models[point.setting.model].code
-        self._toolbar.code = python_of(self.checkpoint.name, point.compressed.recipe, self._toolbar.file_name, code)
+        self._toolbar.code = python_of(self._origin.source, point.compressed.recipe, self._toolbar.file_name, code)
         self._list_visits()
         place = _place(point.setting)
         visit = self._visits.get(place)

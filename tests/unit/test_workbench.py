@@ -24,6 +24,7 @@ from compresskit.widgets import training_tab, views
 from compresskit.widgets.axes import AXES
 from compresskit.widgets.jobs import JobProgress, Trained, Training
 from compresskit.widgets.live import AbandonedError
+from compresskit.widgets.origin import Source
 from compresskit.widgets.points import Setting, compute_point, grid_of, newly_misread, preview_of, read_digits
 from compresskit.widgets.programs import file_name, python_of
 from compresskit.widgets.views import Mark
@@ -364,7 +365,7 @@ def test_the_program_makes_the_same_file(model, digits, tmp_path, monkeypatch):
     setting = Setting(0.5, weights=4, ranges="octav")
     name = file_name("digit_reader", setting)
     assert name == "digit_reader_zero50_w4a8.tflite"
-    text = python_of("digit_reader", setting.recipe(), name)
+    text = python_of(Source("ck.load_model('digit_reader')"), setting.recipe(), name)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(ck, "load_mnist", lambda: ck_digits(test, train))
     exec(compile(text, "recipe", "exec"), {})
@@ -758,6 +759,32 @@ def test_trainings_that_make_no_sense_are_refused_in_the_panel(make, hand, kind,
     bench.train(kind)
     assert sentence in bench._training.status.text and bench._training.job.asked is None
     assert not bench._training.button.disabled
+
+
+def test_a_distillation_has_a_temperature_and_a_weight(make, move, hand, model):
+    bench = make(setting=ORIGINAL)
+    tab, job = bench._training, bench._training.job
+    assert tab.temperature.disabled and tab.alpha.disabled, "they say nothing of the other trainings"
+    for name, value in (
+        ("temperature", 0),
+        ("temperature", -3),
+        ("temperature", float("inf")),
+        ("alpha", 1.1),
+        ("alpha", -0.1),
+    ):
+        bench.train("distill", **{"temperature": 4.0, "alpha": 0.9, name: value})
+        assert f"{name} is {value:g}; choose" in tab.status.text and job.asked is None and not tab.button.disabled
+    move(tab.alpha, value=0.25)
+    bench.train("distill", epochs=1, temperature=20)
+    _, training, _ = job.asked
+    assert training.settings == {"epochs": 1, "learning_rate": 0.002, "temperature": 20, "alpha": 0.25}
+    job.end(model)
+    assert bench.wait_idle(PATIENCE)
+    line = "distill(ck.load_model('digit_reader'), model, digits, epochs=1, learning_rate=0.002, "
+    assert f"{line}temperature=20.0, alpha=0.25" in bench._toolbar.code
+    assert not tab.temperature.disabled
+    bench.train("fine-tune")
+    assert set(job.asked[1].settings) == {"epochs", "learning_rate"}
 
 
 def test_an_error_of_a_training_is_shown_and_the_next_one_can_begin(make, hand):
