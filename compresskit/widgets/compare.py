@@ -206,6 +206,7 @@ def verdict(found: Readings) -> tuple[str, str]:
     )
 
 
+_TABLE: Final = '<table class="ck-table ck-side-by-side" aria-label="The layers of A and B side by side">'
 _HEAD: Final = (
     '<tr><th scope="col" rowspan="2">layer</th><th scope="colgroup" colspan="2" class="ck-number">stored as</th>'
     '<th scope="colgroup" colspan="2" class="ck-number">kB</th>'
@@ -241,9 +242,7 @@ def layers_table(pairs: Sequence[LayerPair], sizes: tuple[str, str], room: int) 
     columns = '<col style="width:19%">' + 9 * '<col style="width:9%">'
     table = f"<colgroup>{columns}</colgroup><thead>{_HEAD}</thead><tbody>{''.join(rows)}</tbody>"
     height = min(_MOST_ROWS, room + 1) * _ROW_PIXELS + _HEAD_PIXELS
-    return (
-        f'<div class="ck-many" style="height:{height}px"><table class="ck-table ck-side-by-side">{table}</table></div>'
-    )
+    return f'<div class="ck-many" style="height:{height}px">{_TABLE}{table}</table></div>'
 
 
 def _row(name: str, pair: LayerPair) -> str:
@@ -252,13 +251,15 @@ def _row(name: str, pair: LayerPair) -> str:
         *("" if layer is None else layer.dtype for layer in layers),
         *("" if layer is None else f"{layer.bytes / 1000:,.1f}" for layer in layers),
         *("" if layer is None else f"{100 * layer.sparsity:.0f} %" for layer in layers),
-        *(_part(error) for error in (*pair.errors, pair.between)),
     ]
+    distances = "".join(_part(error) for error in (*pair.errors, pair.between))
     kind = next(layer.op for layer in layers if layer is not None)
     told = html.escape(f"{pair.name} ({kind})")
     numbers = "".join(f'<td class="ck-number">{html.escape(cell)}</td>' for cell in cells)
-    return f'<tr><td class="ck-layer-name" title="{told}"><b>{html.escape(name)}</b></td>{numbers}</tr>'
+    return f'<tr><td class="ck-layer-name" title="{told}"><b>{html.escape(name)}</b></td>{numbers}{distances}</tr>'
 
 
 def _part(distance: float | None) -> str:
-    return "other shape" if distance is None else f"{100 * distance:.1f} %"
+    if distance is None:
+        return '<td class="ck-number" title="of another shape: nothing to subtract">–</td>'
+    return f'<td class="ck-number">{100 * distance:.1f} %</td>'

@@ -9,7 +9,7 @@ T = TypeVar("T")
 
 TOGETHER_SECONDS = 0.8
 """Moves of one control that follow each other within this time are one step: a drag is undone as a whole."""
-MOST_STEPS = 200
+MOST_STEPS = 100
 
 
 class History(Generic[T]):

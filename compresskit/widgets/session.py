@@ -72,7 +72,7 @@ class Session:
             raise ValueError(f"session: {self.folder} holds other files and no session.json; choose an empty folder")
         else:
             _write(path, json.dumps(about, indent=1).encode())
-        self._standing: Mapping[str, Any] | None = None
+        self._standing: Callable[[], Mapping[str, Any]] | None = None
         self._handing = threading.Lock()
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="compresskit-session")
         self._count = len(list((self.folder / "points").glob("*.json")))
@@ -136,10 +136,10 @@ class Session:
         """Write a point again whose file is kept: it has another name, or another note."""
         self._writer.submit(self._keep_point, visit).add_done_callback(self._tell)
 
-    def keep_standing(self, plain: Mapping[str, Any]) -> None:
-        """Write where the controls stand; of several that wait only the latest."""
+    def keep_standing(self, tell: Callable[[], Mapping[str, Any]]) -> None:
+        """Write where the controls stand, which `tell` says on the session's thread; what waits is written once."""
         with self._handing:
-            waiting, self._standing = self._standing is not None, plain
+            waiting, self._standing = self._standing is not None, tell
         if not waiting:
             self._writer.submit(self._keep_standing).add_done_callback(self._tell)
 
@@ -170,8 +170,9 @@ class Session:
 
     def _keep_standing(self) -> None:
         with self._handing:
-            plain, self._standing = self._standing, None
-        _write(self.folder / "standing.json", json.dumps(plain, indent=1).encode())
+            tell, self._standing = self._standing, None
+        if tell is not None:
+            _write(self.folder / "standing.json", json.dumps(tell()).encode())
 
     def _order_of(self, path: Path) -> int:
         """Give a point the number that it has, or, where there is none to be read, the next."""

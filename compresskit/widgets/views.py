@@ -26,7 +26,7 @@ SIZE_TICKS: Final = tuple(float(f"{step}e{power}") for power in range(-4, 7) for
 SHOWN_DIGITS: Final = 40
 _NOTE_LINES: Final = 6
 _LEAST_LOSS: Final = 1e-5  # a logarithm has to be taken
-NAME_LETTERS: Final = 12
+NAME_LETTERS: Final = 11
 _GAP: Final = 3 * "\N{NO-BREAK SPACE}"  # between a point and its name
 FRONTIER: Final = "#7d7d7d"  # three to one on the light and on the dark ground
 NOTHING_MISREAD: Final = "None: it reads every digit that the original reads."
@@ -256,7 +256,7 @@ def told_apart(names: Sequence[str], room: int) -> tuple[str, ...]:
     """
     longest = max(map(len, names), default=0)
     for letters in range(min(room, longest), longest):
-        for tail in sorted(range(1, letters - 1), key=lambda each: abs(2 * each - letters)):
+        for tail in range(min(2, letters - 2), letters - 1):  # names begin with what tells most
             head = letters - 1 - tail
             cut = tuple(name if len(name) <= letters else f"{name[:head]}…{name[-tail:]}" for name in names)
             if len(set(cut)) == len(set(names)):
@@ -412,7 +412,7 @@ def layers_table(before: Sequence[Layer], after: Sequence[Layer], files: tuple[i
             f'<td class="ck-number">{html.escape(new.dtype)}</td>'
             f'<td class="ck-number">{100 * new.sparsity:.0f} %</td></tr>'
         )
-    widths = "".join(f'<col style="width:{width}">' for width in ("24%", "17%", "20%", "17%", "12%", "10%"))
+    widths = "".join(f'<col style="width:{width}">' for width in ("25%", "16%", "20%", "17%", "12%", "10%"))
     head = "".join(
         f'<th scope="col"{" class=ck-number" if place > 1 else ""}>{name}</th>'
         for place, name in enumerate(("layer", "", "before, kB", "after, kB", "as", "zero"))

@@ -245,19 +245,20 @@ class Workbench(Panel):
 
     def _keep_standing(self) -> None:
         """Write down where the controls stand, and what is compared, for tomorrow."""
-        if self._session is None:
-            return
+        if self._session is not None:
+            self._session.keep_standing(self._standing)
+
+    def _standing(self) -> dict[str, Any]:
+        """Tell where the controls stand, as JSON can hold it; called on the session's thread, out of the hand's way."""
         steps, at = self._undo.steps
-        self._session.keep_standing(
-            {
-                "steps": [asdict(each) for each in steps],
-                "at": at,
-                "axis": self._axis.value,
-                "upward": self._upward.value,
-                "compared": [each and asdict(each) for each in self._compare.pair],
-                "comparing": bool(self._compare_box.children),
-            }
-        )
+        return {
+            "steps": [asdict(each) for each in steps],
+            "at": at,
+            "axis": self._axis.value,
+            "upward": self._upward.value,
+            "compared": [each and asdict(each) for each in self._compare.pair],
+            "comparing": bool(self._compare_box.children),
+        }
 
     def _check_fit(self) -> None:
         example, wanted = int(np.prod(self.test.images.shape[1:])), int(np.prod(self.checkpoint.input_shape))
