@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 CHOSEN := $(if $(filter undefined default file,$(origin PYTHON)),,yes)
 
-.PHONY: help lab app setup fetch test notebooks zoo lint types imports bench fuzz monkey lock clean
+.PHONY: help lab app class setup fetch test notebooks zoo lint types imports bench fuzz monkey lock clean
 .DEFAULT_GOAL := help
 
 help:  ## what can be made
@@ -26,6 +26,11 @@ setup:  ## make .venv, or bring it up to date (PYTHON=python3.12 chooses the Pyt
 
 fetch: setup  ## fetch the digits
 	@$(BIN)/compresskit fetch
+
+class: setup  ## put all that a class without a network needs into this folder: data/mnist and wheels (1 GB)
+	@$(BIN)/compresskit fetch --into data/mnist
+	@$(PYTHON) -m pip download --quiet --require-hashes --only-binary :all: --requirement requirements.lock --dest wheels
+	@echo "Copy this whole folder. Then, without a network:  PIP_NO_INDEX=1 PIP_FIND_LINKS=wheels make lab"
 
 test: setup  ## every test there is
 	@$(BIN)/python -m tests.everything

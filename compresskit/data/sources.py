@@ -117,6 +117,40 @@ def write_mnist(folder: str | os.PathLike[str], progress: Progress | None = None
     return folder
 
 
+def copy_mnist(folder: str | os.PathLike[str], progress: Progress | None = None) -> Path:
+    """Put a copy of the cache's file into a folder: `data/mnist` of a course that is copied to where no network is.
+
+    Parameters
+    ----------
+    folder : path
+        Made when it is not there. A good copy that is there already is left alone.
+    progress : callable, optional
+        As in `load_mnist`.
+
+    Returns
+    -------
+    Path
+        The file, 55 MB. Whoever has it in `$COMPRESSKIT_DATA`, or in `data/mnist` of the working folder or of one of
+        the two above it, needs no network, and need not be able to write there.
+
+    Raises
+    ------
+    RuntimeError
+        When full MNIST is not to be had: there is nothing to copy then.
+    OSError
+        When the file cannot be written.
+    """
+    target = Path(folder) / cache.FILE_NAME
+    with contextlib.suppress(OSError, ValueError):
+        cache.read(target)
+        return target
+    found = _find(progress, retry=True)
+    if isinstance(found, list):
+        raise RuntimeError(f"MNIST cannot be copied, only the offline sample is here: {'; '.join(found)}")
+    cache.write(target, found[0])
+    return target
+
+
 def _find(progress: Progress | None, retry: bool) -> Found | list[str]:
     """Return full MNIST, or else what was tried."""
     line = TextProgress()
