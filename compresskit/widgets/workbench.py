@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import html
 import os
 from collections import OrderedDict
@@ -20,13 +19,12 @@ from compresskit.compression import Compressed, Draft, draft
 from compresskit.data import Digits, Split, load_data, load_mnist
 from compresskit.data.cache import cache_folder
 from compresskit.evaluation import Score
-from compresskit.litert.inspect import layers as layers_of
-from compresskit.pruning.patterns import parse_pattern
 from compresskit.recipe import Recipe
 from compresskit.widgets import axes, export, views
 from compresskit.widgets.axes import AXES, UPWARD
 from compresskit.widgets.compare import LETTERS, CompareView, Pair
 from compresskit.widgets.comparison import Comparison, compare_points
+from compresskit.widgets.controls import ALWAYS, GRID, LAYER_BITS, NO_MODEL, Controls
 from compresskit.widgets.figures import Chart
 from compresskit.widgets.jobs import Job, Trained, Training
 from compresskit.widgets.layer_by_layer import BITS, Choice, LayerByLayer
@@ -43,8 +41,6 @@ from compresskit.widgets.panel import (
     close_all,
     list_of,
     markup,
-    number_slider,
-    slider_of,
 )
 from compresskit.widgets.picture import Picture
 from compresskit.widgets.points import (
@@ -66,38 +62,6 @@ from compresskit.widgets.words import Words
 from compresskit.zoo import Checkpoint, load_model
 
 ORIGINAL: Final = Setting(weights=32, activations=32)
-WEIGHTS: Final = (
-    ("2 bits", 2), ("3 bits, stored as 8", 3), ("4 bits", 4), ("5 bits, stored as 8", 5), ("6 bits, stored as 8", 6),
-    ("7 bits, stored as 8", 7), ("8 bits", 8), ("16-bit float", 16), ("32-bit float", 32),
-)  # fmt: skip
-ACTIVATIONS: Final = (("8 bits", 8), ("16 bits", 16), ("float", 32))
-SCOPES: Final = (("each layer", "layer"), ("whole network", "global"))
-GRANULARITIES: Final = (("each channel", "channel"), ("whole layer", "tensor"))
-RANGES: Final = (
-    ("min to max", "minmax"), ("least error", "mse"), ("OCTAV", "octav"), ("search", "search"),
-    ("percentile", "percentile"), ("entropy", "entropy"),
-)  # fmt: skip
-ACTIVATION_RANGES: Final = (
-    ("min to max", "minmax"), ("moving average", "moving"), ("percentile", "percentile"), ("least error", "mse"),
-    ("OCTAV", "octav"), ("entropy", "entropy"),
-)  # fmt: skip
-INTERFACES: Final = (("as inside", "same"), ("uint8", "uint8"), ("float", "float32"))
-LAYER_BITS: Final = (("as all", 0), ("2", 2), ("4", 4), ("8", 8), ("float", 32))
-PATTERNS: Final = (
-    ("single weights", "unstructured"), ("2 of 4 stay", "2:4"), ("1 of 4 stays", "1:4"),
-    ("blocks of 1 x 4", "block 1x4"), ("blocks of 4 x 4", "block 4x4"), ("channels, removed", "channel"),
-)  # fmt: skip
-IMPORTANCES: Final = (
-    ("the largest", "magnitude"), ("the largest times its input", "activation"),
-    ("what the loss needs (gradient)", "gradient"), ("by lot", "random"),
-)  # fmt: skip
-AS_ALL: Final = -1.0
-OWN_SPARSITIES: Final = (("as all", AS_ALL), *((f"{share} %", share / 100) for share in range(99)))
-
-
-NO_MODEL: Final = ""
-ALWAYS: Final = ("model", "sparsity", "pattern", "weights", "activations")
-GRID: Final = ("granularity", "ranges", "activation_ranges", "io")
 HELD: Final = 0.05
 """A layer with more zeros than this was pruned; a few come of themselves."""
 Place = tuple[str, Recipe]
@@ -331,27 +295,8 @@ class Workbench(Panel):
     # -- what is shown ---------------------------------------------------------------------------------------
 
     def _build(self, setting: Setting) -> None:
-        self._controls: dict[str, Any] = {
-            "model": list_of("Model", [("the original", NO_MODEL)], NO_MODEL, "ck-model"),
-            "sparsity": number_slider("Weights set to zero", 0, 0.98, 0.01, setting.sparsity, "ck-sparsity", ".0%"),
-            "pattern": list_of("What goes", PATTERNS, setting.pattern, "ck-pattern"),
-            "weights": slider_of("Bits of a weight", WEIGHTS, setting.weights, "ck-weights"),
-            "activations": choice_of("Bits between the layers", ACTIVATIONS, setting.activations, "ck-activations"),
-            "importance": list_of("What stays", IMPORTANCES, setting.importance, "ck-importance"),
-            "scope": choice_of("Zero the smallest of", SCOPES, setting.scope, "ck-scope"),
-            "granularity": choice_of("One scale for", GRANULARITIES, setting.granularity, "ck-granularity"),
-            "ranges": list_of("Range of the grid", RANGES, setting.ranges, "ck-ranges"),
-            "activation_ranges": list_of(
-                "Range of activations", ACTIVATION_RANGES, setting.activation_ranges, "ck-activation-ranges"
-            ),
-            "io": choice_of("In and out of the file", INTERFACES, setting.io, "ck-io"),
-        }
-        self._own_sparsities = {
-            layer.name: slider_of(layer.name, OWN_SPARSITIES, AS_ALL, f"ck-own-sparsity-{place}")
-            for place, layer in enumerate(self.checkpoint.layers)
-        }
-        self._put_sparsities(setting)
-        self._layer_bits, self._own_ranges = dict(setting.layers), setting.own_ranges
+        self._says = Controls(self.checkpoint.layers, setting, lambda label: self.models[label].checkpoint.tflite)
+        self._controls, self._own_sparsities = self._says.fields, self._says.own_sparsities
         for control in (*self._controls.values(), *self._own_sparsities.values()):
             self._watch(control, self._on_control)
         self._status = Status()
@@ -385,7 +330,9 @@ class Workbench(Panel):
         heaviest = max(self.checkpoint.layers, key=lambda layer: layer.bytes).name
         self._layer = list_of("Layer", [(name, name) for name in names], heaviest, "ck-layer")
         self._watch(self._layer, self._on_layer)
-        self._own_bits = choice_of("Bits of this layer", LAYER_BITS, self._layer_bits.get(heaviest, 0), "ck-layer-bits")
+        self._own_bits = choice_of(
+            "Bits of this layer", LAYER_BITS, self._says.layer_bits.get(heaviest, 0), "ck-layer-bits"
+        )
         self._watch(self._own_bits, self._on_own_bits)
         self._histogram = Chart(
             views.weights_figure(None), height=250, lock=self.lock, label="Histogram of the weights"
@@ -562,32 +509,7 @@ class Workbench(Panel):
     @property
     def setting(self) -> Setting:
         """Where the controls stand."""
-        values = {name: control.value for name, control in self._controls.items()}
-        layers = tuple((name, bits) for name, bits in self._layer_bits.items() if bits and bits != values["weights"])
-        return Setting(
-            **{**values, "sparsity": round(float(values["sparsity"]), 4)},
-            layers=layers,
-            own_ranges=self._own_ranges,
-            sparsities=self._sparsities(values["model"], values["pattern"]),
-        )
-
-    def _sparsities(self, model: str, pattern: str) -> tuple[tuple[str, float | None], ...]:
-        """Read the sliders of single layers; a layer that the pattern does not fit is left out."""
-        unfit = _unfit(self.models[model].checkpoint.tflite, pattern)
-        own = {name: slider.value for name, slider in self._own_sparsities.items()}
-        if not unfit and all(value == AS_ALL for value in own.values()):
-            return ()
-        return tuple(
-            (name, 0.0 if name in unfit else None if value == AS_ALL else float(value)) for name, value in own.items()
-        )
-
-    def _put_sparsities(self, setting: Setting) -> None:
-        """Put the sliders of single layers where a setting has them."""
-        own = dict(setting.sparsities)
-        unfit = _unfit(self.models[setting.model].checkpoint.tflite, setting.pattern)
-        for name, slider in self._own_sparsities.items():
-            value = None if name in unfit else own.get(name)
-            slider.value = AS_ALL if value is None else round(value, 2)
+        return self._says.setting
 
     @property
     def points(self) -> tuple[Visit, ...]:
@@ -612,11 +534,8 @@ class Workbench(Panel):
         """Put the controls somewhere, without asking for the point."""
         self._moving = True
         try:
-            for name, control in self._controls.items():
-                control.value = getattr(setting, name)
-            self._put_sparsities(setting)
-            self._layer_bits, self._own_ranges = dict(setting.layers), setting.own_ranges
-            self._own_bits.value = self._layer_bits.get(self._layer.value, 0)
+            self._says.put(setting)
+            self._own_bits.value = self._says.layer_bits.get(self._layer.value, 0)
         finally:
             self._moving = False
 
@@ -679,7 +598,7 @@ class Workbench(Panel):
             self._list_visits()
 
     def _on_control(self, _change: Any) -> None:
-        self._controls["sparsity"].disabled = parse_pattern(self._controls["pattern"].value).sparsity is not None
+        self._says.follow_pattern()
         if not self._moving and not self.closed:
             self._submit(drag=True)
 
@@ -710,7 +629,7 @@ class Workbench(Panel):
     def _on_layer(self, _change: Any) -> None:
         self._moving = True
         try:
-            self._own_bits.value = self._layer_bits.get(self._layer.value, 0)
+            self._own_bits.value = self._says.layer_bits.get(self._layer.value, 0)
         finally:
             self._moving = False
         with self.lock:
@@ -719,10 +638,7 @@ class Workbench(Panel):
     def _on_own_bits(self, change: Any) -> None:
         if self._moving or self.closed:
             return
-        name, bits = self._layer.value, change["new"]
-        self._layer_bits = {**{each: had for each, had in self._layer_bits.items() if each != name}, name: bits}
-        if not bits:
-            del self._layer_bits[name]
+        self._says.set_bits(self._layer.value, change["new"])
         self._submit()
 
     def _toggle_compare(self, *, close: bool = True) -> None:
@@ -1196,18 +1112,3 @@ def _time(outcome: Outcome[Setting, Point]) -> str:
 def _place(setting: Setting) -> Place:
     """Tell settings apart by the file that they make."""
     return setting.model, setting.recipe()
-
-
-@functools.lru_cache(maxsize=32)
-def _unfit(tflite: bytes, pattern: str) -> frozenset[str]:
-    """Find the layers that a pattern does not fit: N:M and blocks have to divide the weights."""
-    chosen = parse_pattern(pattern)
-    if chosen.kind in ("unstructured", "channel"):
-        return frozenset()
-    rows, columns = (1, chosen.size[1]) if chosen.kind == "n:m" else chosen.size
-    found = []
-    for layer in layers_of(tflite):
-        across = layer.shape[-1] if chosen.kind == "n:m" else int(np.prod(layer.shape[1:]))
-        if across % columns or layer.shape[0] % rows:
-            found.append(layer.name)
-    return frozenset(found)

@@ -1,0 +1,154 @@
+"""What the controls of a workbench can say, and say: the choices, the fields, and the setting that they stand for."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import numpy as np
+
+from compresskit.litert.inspect import Layer
+from compresskit.litert.inspect import layers as layers_of
+from compresskit.pruning.patterns import parse_pattern
+from compresskit.widgets.panel import choice_of, list_of, number_slider, slider_of
+from compresskit.widgets.points import Setting
+
+NO_MODEL: Final = ""
+ALWAYS: Final = ("model", "sparsity", "pattern", "weights", "activations")
+GRID: Final = ("granularity", "ranges", "activation_ranges", "io")
+WEIGHTS: Final = (
+    ("2 bits", 2), ("3 bits, stored as 8", 3), ("4 bits", 4), ("5 bits, stored as 8", 5), ("6 bits, stored as 8", 6),
+    ("7 bits, stored as 8", 7), ("8 bits", 8), ("16-bit float", 16), ("32-bit float", 32),
+)  # fmt: skip
+ACTIVATIONS: Final = (("8 bits", 8), ("16 bits", 16), ("float", 32))
+SCOPES: Final = (("each layer", "layer"), ("whole network", "global"))
+GRANULARITIES: Final = (("each channel", "channel"), ("whole layer", "tensor"))
+RANGES: Final = (
+    ("min to max", "minmax"), ("least error", "mse"), ("OCTAV", "octav"), ("search", "search"),
+    ("percentile", "percentile"), ("entropy", "entropy"),
+)  # fmt: skip
+ACTIVATION_RANGES: Final = (
+    ("min to max", "minmax"), ("moving average", "moving"), ("percentile", "percentile"), ("least error", "mse"),
+    ("OCTAV", "octav"), ("entropy", "entropy"),
+)  # fmt: skip
+INTERFACES: Final = (("as inside", "same"), ("uint8", "uint8"), ("float", "float32"))
+LAYER_BITS: Final = (("as all", 0), ("2", 2), ("4", 4), ("8", 8), ("float", 32))
+PATTERNS: Final = (
+    ("single weights", "unstructured"), ("2 of 4 stay", "2:4"), ("1 of 4 stays", "1:4"),
+    ("blocks of 1 x 4", "block 1x4"), ("blocks of 4 x 4", "block 4x4"), ("channels, removed", "channel"),
+)  # fmt: skip
+IMPORTANCES: Final = (
+    ("the largest", "magnitude"), ("the largest times its input", "activation"),
+    ("what the loss needs (gradient)", "gradient"), ("by lot", "random"),
+)  # fmt: skip
+AS_ALL: Final = -1.0
+OWN_SPARSITIES: Final = (("as all", AS_ALL), *((f"{share} %", share / 100) for share in range(99)))
+
+
+class Controls:
+    """The fields that a setting is made of.
+
+    Parameters
+    ----------
+    layers
+        The layers of the original, each of which gets a slider of its own.
+    setting
+        Where the fields stand at first.
+    tflite_of
+        Gives the float file of a model by its label in the list of models.
+
+    Attributes
+    ----------
+    fields : dict of str to widget
+        By the name that each has in `Setting`.
+    own_sparsities : dict of str to widget
+        A slider for each layer, by its name.
+    layer_bits : dict of str to int
+        Bits of the layers that were given bits of their own.
+    """
+
+    def __init__(self, layers: Sequence[Layer], setting: Setting, tflite_of: Callable[[str], bytes]) -> None:
+        self._tflite_of = tflite_of
+        self.fields: dict[str, Any] = {
+            "model": list_of("Model", [("the original", NO_MODEL)], NO_MODEL, "ck-model"),
+            "sparsity": number_slider("Weights set to zero", 0, 0.98, 0.01, setting.sparsity, "ck-sparsity", ".0%"),
+            "pattern": list_of("What goes", PATTERNS, setting.pattern, "ck-pattern"),
+            "weights": slider_of("Bits of a weight", WEIGHTS, setting.weights, "ck-weights"),
+            "activations": choice_of("Bits between the layers", ACTIVATIONS, setting.activations, "ck-activations"),
+            "importance": list_of("What stays", IMPORTANCES, setting.importance, "ck-importance"),
+            "scope": choice_of("Zero the smallest of", SCOPES, setting.scope, "ck-scope"),
+            "granularity": choice_of("One scale for", GRANULARITIES, setting.granularity, "ck-granularity"),
+            "ranges": list_of("Range of the grid", RANGES, setting.ranges, "ck-ranges"),
+            "activation_ranges": list_of(
+                "Range of activations", ACTIVATION_RANGES, setting.activation_ranges, "ck-activation-ranges"
+            ),
+            "io": choice_of("In and out of the file", INTERFACES, setting.io, "ck-io"),
+        }
+        self.own_sparsities: dict[str, Any] = {
+            layer.name: slider_of(layer.name, OWN_SPARSITIES, AS_ALL, f"ck-own-sparsity-{place}")
+            for place, layer in enumerate(layers)
+        }
+        self.layer_bits, self._own_ranges = dict(setting.layers), setting.own_ranges
+        self._put_sparsities(setting)
+
+    @property
+    def setting(self) -> Setting:
+        """Where the fields stand."""
+        values = {name: field.value for name, field in self.fields.items()}
+        layers = tuple((name, bits) for name, bits in self.layer_bits.items() if bits and bits != values["weights"])
+        return Setting(
+            **{**values, "sparsity": round(float(values["sparsity"]), 4)},
+            layers=layers,
+            own_ranges=self._own_ranges,
+            sparsities=self._sparsities(values["model"], values["pattern"]),
+        )
+
+    def put(self, setting: Setting) -> None:
+        """Put the fields somewhere; what watches them hears of each."""
+        for name, field in self.fields.items():
+            field.value = getattr(setting, name)
+        self._put_sparsities(setting)
+        self.layer_bits, self._own_ranges = dict(setting.layers), setting.own_ranges
+
+    def set_bits(self, layer: str, bits: int) -> None:
+        """Give a layer bits of its own; 0 gives it those of all."""
+        others = {name: had for name, had in self.layer_bits.items() if name != layer}
+        self.layer_bits = {**others, layer: bits} if bits else others
+
+    def follow_pattern(self) -> None:
+        """Still the slider of the sparsity where the pattern has one of its own."""
+        self.fields["sparsity"].disabled = parse_pattern(self.fields["pattern"].value).sparsity is not None
+
+    def _sparsities(self, model: str, pattern: str) -> tuple[tuple[str, float | None], ...]:
+        """Read the sliders of single layers; a layer that the pattern does not fit is left out."""
+        unfit = _unfit(self._tflite_of(model), pattern)
+        own = {name: slider.value for name, slider in self.own_sparsities.items()}
+        if not unfit and all(value == AS_ALL for value in own.values()):
+            return ()
+        return tuple(
+            (name, 0.0 if name in unfit else None if value == AS_ALL else float(value)) for name, value in own.items()
+        )
+
+    def _put_sparsities(self, setting: Setting) -> None:
+        """Put the sliders of single layers where a setting has them."""
+        own = dict(setting.sparsities)
+        unfit = _unfit(self._tflite_of(setting.model), setting.pattern)
+        for name, slider in self.own_sparsities.items():
+            value = None if name in unfit else own.get(name)
+            slider.value = AS_ALL if value is None else round(value, 2)
+
+
+@functools.lru_cache(maxsize=32)
+def _unfit(tflite: bytes, pattern: str) -> frozenset[str]:
+    """Find the layers that a pattern does not fit: N:M and blocks have to divide the weights."""
+    chosen = parse_pattern(pattern)
+    if chosen.kind in ("unstructured", "channel"):
+        return frozenset()
+    rows, columns = (1, chosen.size[1]) if chosen.kind == "n:m" else chosen.size
+    found = []
+    for layer in layers_of(tflite):
+        across = layer.shape[-1] if chosen.kind == "n:m" else int(np.prod(layer.shape[1:]))
+        if across % columns or layer.shape[0] % rows:
+            found.append(layer.name)
+    return frozenset(found)
