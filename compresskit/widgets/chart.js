@@ -82,6 +82,7 @@ async function render({ model, el }) {
   };
   const start = async () => {
     await draw();
+    if (closed) return;
     plot.on("plotly_click", (event) => {
       const point = event.points[0];
       const shift = Boolean(event.event?.shiftKey);
@@ -107,7 +108,8 @@ async function render({ model, el }) {
     model.off("change:figure", update);
     model.off("change:height", resize);
     model.off("change:label", name);
-    Plotly.purge(plot);
+    // plotly answers a moving mouse 50 ms later, and needs the figure then, though it is off the page.
+    setTimeout(() => Plotly.purge(plot), 1000);
   };
 }
 export default { render };
