@@ -195,11 +195,14 @@ class Hands:
             mouse.click(held["x"], held["y"])
 
     def _walk(self, steps: int, key: str) -> None:
-        """Go through the panel by the Tab key, and press something; what lies outside the panel is not touched."""
+        """Go on through the panel by the Tab key, and press something; what lies outside the panel is not touched."""
+        if not self.page.evaluate(INSIDE, PANEL):
+            self.page.evaluate(FOCUS, [PANEL, WHAT["button"], 0])
         for _ in range(steps):
             self.page.keyboard.press("Tab")
-        trains = "(panel) => Boolean(document.activeElement.closest(panel + ' .ck-train, a'))"
-        if self.page.evaluate(INSIDE, PANEL) and not self.page.evaluate(trains, PANEL):
+            if not self.page.evaluate(INSIDE, PANEL):
+                return  # in the next cell's editor, where Tab indents
+        if not self.page.evaluate(INSIDE, f"{PANEL} .ck-train, {PANEL} a"):
             self.page.keyboard.press(key)
 
 
