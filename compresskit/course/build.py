@@ -210,7 +210,7 @@ def run(notebook: Notebook, folder: Path) -> Notebook:
         resources={"metadata": {"path": str(folder)}},
     )
     try:
-        client.execute()
+        client.execute(env={**os.environ, "COMPRESSKIT_PICTURE_PATIENCE": "120"})
     except CellExecutionError as error:
         raise LessonError(f"a cell failed while the notebook was run:\n{error}") from error
     done.metadata = type(done.metadata)(copy.deepcopy(_METADATA))

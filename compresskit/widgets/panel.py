@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar, Final
@@ -15,8 +16,9 @@ from compresskit.widgets.live import Live, sentence
 from compresskit.widgets.picture import Picture
 from compresskit.widgets.style import script, style_tag
 
-PICTURE_PATIENCE: Final = 8.0
-"""Seconds that showing a panel waits for its first result, so that the still picture shows one."""
+PICTURE_PATIENCE: Final = float(os.environ.get("COMPRESSKIT_PICTURE_PATIENCE", "8"))
+"""Seconds that showing a panel waits for its first result, so that the still picture shows one. Where notebooks are
+built nobody waits for the panel, but a picture of a busy machine's first second would be kept."""
 
 
 class Names(anywidget.AnyWidget):  # type: ignore[misc]
