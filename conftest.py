@@ -5,6 +5,7 @@ It stands in the root because `pytest --nbval notebooks` reads no conftest.py of
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections import Counter
 
@@ -45,6 +46,8 @@ def compare_what_can_be(items: list[pytest.Item]) -> None:
     cells = [item for item in items if type(item).__name__ == "IPyNbCell"]
     if not cells:
         return
+    # As where they are built: a panel's still picture is compared, and on a busy machine it comes late.
+    os.environ["COMPRESSKIT_PICTURE_PATIENCE"] = "120"
     for notebook in {id(cell.parent): cell.parent for cell in cells}.values():
         notebook.skip_compare = (*notebook.skip_compare, *NOT_COMPARED)
     from compresskit.data import load_mnist
