@@ -1,7 +1,7 @@
 """The packed container: a file with its numbers coded in as few bits as they take, to be read back byte for byte.
 
 `pack` is told where in the file numbers lie (a weight matrix, say) and cuts these *stretches* out. The rest, the
-*skeleton*, is deflated with a dictionary: what two of the course's `.tflite` files hold besides numbers, so that such
+*skeleton*, is deflated with a dictionary: what some of the course's `.tflite` files hold besides numbers, so that such
 files take some 500 bytes less. A stretch is written in one of two ways, whichever is shorter, or stays in the skeleton:
 
 - *book*: a codebook of its distinct values, then a symbol for each number. If it is a matrix, rows and columns that
@@ -11,12 +11,15 @@ files take some 500 bytes less. A stretch is written in one of two ways, whichev
 
 All symbols of all stretches go into one stream of `rans`, each with the slots that its table gives it.
 
-Layout, version 1 (integers little-endian; *v* is a variable-length integer, 7 bits a byte, low bits first)::
+Layout (integers little-endian; *v* is a variable-length integer, 7 bits a byte, low bits first)::
 
-    "CKP" 0x01 | crc32 of all that follows: 4 bytes
+    "CKP" | version: 1 byte | crc32 of all that follows, begun with version - 1: 4 bytes
     length of the file: v | first 8 bytes of its sha256
     length of the header: v | length of the deflated header: v | deflated header
     lanes: v, 0 if there are no symbols | states and words of the stream
+
+The version says which dictionary: 1, of files as the converter makes them; 2, of files that `litert.slim` made. The
+writer takes the one that makes the container shorter.
 
 Whatever does not check is an error: an altered container never becomes another file.
 """
@@ -41,7 +44,7 @@ Numbers: TypeAlias = NDArray[np.unsignedinteger[Any]]
 Slots: TypeAlias = NDArray[np.int64]
 
 MAGIC = b"CKP"
-VERSION = 1
+VERSIONS = (1, 2)
 WIDTHS = (2, 4, 8, 16, 32, 64)
 LARGEST_BOOK = 4096
 MOST_TABLES = 256
@@ -108,11 +111,13 @@ def pack(file: bytes, stretches: Iterable[Stretch] = ()) -> bytes:
     for gap, stretch, part in coded:
         header += _varint(gap) + _varint(stretch.size) + bytes([WIDTHS.index(stretch.bits), part.kind]) + part.header
     header += b"".join(skeleton)
-    deflated = _deflated(bytes(header))
+    version, deflated = min(
+        ((version, _deflated(bytes(header), version)) for version in VERSIONS), key=lambda written: len(written[1])
+    )
     body = _varint(len(file)) + hashlib.sha256(file).digest()[:8]
     body += _varint(len(header)) + _varint(len(deflated)) + deflated
     body += _stream([part for _, _, part in coded])
-    packed = MAGIC + bytes([VERSION]) + struct.pack("<I", zlib.crc32(body)) + body
+    packed = MAGIC + bytes([version]) + struct.pack("<I", _checksum(body, version)) + body
     if len(file) > _allowed(len(packed)):
         raise ValueError(
             f"file of {len(file):,} bytes packs to {len(packed):,}; a container unpacks to at most {MOST_TIMES} times "
@@ -143,18 +148,20 @@ def unpack(packed: bytes) -> bytes:
     """
     if len(packed) < 8 or packed[:3] != MAGIC:
         raise ValueError("these bytes do not begin as a packed container does; give what pack returned")
-    if packed[3] != VERSION:
+    version = packed[3]
+    if version not in VERSIONS:
         raise ValueError(
-            f"this container is of version {packed[3]}; this compresskit reads version {VERSION}: update compresskit"
+            f"this container is of version {version}; this compresskit reads versions {VERSIONS[0]} to {VERSIONS[-1]}: "
+            "update compresskit"
         )
-    if zlib.crc32(packed[8:]) != struct.unpack("<I", packed[4:8])[0]:
+    if _checksum(packed[8:], version) != struct.unpack("<I", packed[4:8])[0]:
         raise ValueError("the container's checksum does not fit: it was cut off or altered; get it again")
     reader = _Reader(packed, 8)
     length = reader.varint()
     if length > _allowed(len(packed)):
         raise ValueError(f"the container of {len(packed):,} bytes claims to hold {length:,}; that is not believable")
     digest = reader.take(8)
-    header = _Reader(_inflated(reader, 2 * length + 65_536), 0)
+    header = _Reader(_inflated(reader, 2 * length + 65_536, version), 0)
     file = _assembled(header, reader, length)
     if len(file) != length or hashlib.sha256(file).digest()[:8] != digest:
         raise ValueError("the container does not hold the file that it says it holds; it was altered")
@@ -437,16 +444,16 @@ def _varint(value: int) -> bytes:
     return bytes(octets)
 
 
-def _deflated(header: bytes) -> bytes:
-    """Deflate with the dictionary."""
-    compressor = zlib.compressobj(9, zlib.DEFLATED, -15, 9, zlib.Z_DEFAULT_STRATEGY, _dictionary())
+def _deflated(header: bytes, version: int) -> bytes:
+    """Deflate with a version's dictionary."""
+    compressor = zlib.compressobj(9, zlib.DEFLATED, -15, 9, zlib.Z_DEFAULT_STRATEGY, _dictionary(version))
     return compressor.compress(header) + compressor.flush()
 
 
-def _inflated(reader: _Reader, most: int) -> bytes:
+def _inflated(reader: _Reader, most: int, version: int) -> bytes:
     """Undo `_deflated`, for no more bytes than are stated, and these no more than allowed."""
     length, deflated = reader.varint(most=most), reader.take(reader.varint())
-    decompressor = zlib.decompressobj(-15, zdict=_dictionary())
+    decompressor = zlib.decompressobj(-15, zdict=_dictionary(version))
     try:
         header = decompressor.decompress(deflated, length + 1)
     except zlib.error as broken:
@@ -457,9 +464,14 @@ def _inflated(reader: _Reader, most: int) -> bytes:
 
 
 @functools.cache
-def _dictionary() -> bytes:
+def _dictionary(version: int) -> bytes:
     """Bytes that skeletons have in common: part of the format, never to be changed within a version."""
-    return (importlib.resources.files("compresskit") / "container_v1.dictionary").read_bytes()
+    return (importlib.resources.files("compresskit") / f"container_v{version}.dictionary").read_bytes()
+
+
+def _checksum(body: bytes, version: int) -> int:
+    """Return the crc32; another version begins with another number, so that an altered version is found out too."""
+    return zlib.crc32(body, version - 1)
 
 
 def _allowed(packed: int) -> int:

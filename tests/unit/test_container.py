@@ -16,11 +16,16 @@ from hypothesis import strategies as st
 from compresskit import container, entropy, sharing
 from compresskit.container import Stretch
 from compresskit.litert.model import read, replace_constants, stored
+from compresskit.litert.slim import slim
 from compresskit.litert.stretches import stretches
 from compresskit.zoo import load_model, model_names
 
 # How many altered copies of each container are read; `make fuzz` reads more.
 COPIES = int(os.environ.get("COMPRESSKIT_FUZZ", "100"))
+DICTIONARIES = {
+    1: "d78717886592d00b0c9ced4c29dac5c33cd8f1a1a53951c4fe391237779281b8",
+    2: "adcedaab4ce80a8f26a13acb6d7929cfe75b586adc2ed108637b26a8c8b8cfec",
+}
 
 
 @st.composite
@@ -88,7 +93,7 @@ class TestThereAndBack:
         assert container.unpack(packed) == numbers.tobytes()
         assert len(packed) < 300_000 * np.log2(200) / 8 * 1.005
         reader = container._Reader(packed, 8)
-        reader.varint(), reader.take(8), container._inflated(reader, 10**6)
+        reader.varint(), reader.take(8), container._inflated(reader, 10**6, packed[3])
         assert reader.varint() >= 48
 
     def test_dead_rows_and_columns_take_next_to_nothing(self):
@@ -114,10 +119,18 @@ class TestThereAndBack:
 
 
 class TestFormat:
-    def test_dictionary_is_part_of_version_1(self):
+    @pytest.mark.parametrize(("version", "known"), DICTIONARIES.items())
+    def test_dictionary_is_part_of_a_version(self, version, known):
         """Containers written with it are out in the world: changing it makes them unreadable."""
-        digest = hashlib.sha256(container._dictionary()).hexdigest()
-        assert digest == "d78717886592d00b0c9ced4c29dac5c33cd8f1a1a53951c4fe391237779281b8"
+        assert hashlib.sha256(container._dictionary(version)).hexdigest() == known
+
+    @pytest.mark.parametrize("name", model_names())
+    def test_the_writer_takes_the_dictionary_that_fits(self, name):
+        tflite = load_model(name).tflite
+        for version, file in ((1, tflite), (2, slim(tflite))):
+            packed = container.pack(file, stretches(file))
+            assert packed[3] == version
+            assert container.unpack(packed) == file
 
     def test_a_container_of_version_1_is_read_for_ever(self):
         assert container.unpack(bytes.fromhex(KNOWN)) == KNOWN_FILE
@@ -144,9 +157,9 @@ KNOWN_FILE = b"abc" + bytes([7, 0, 0, 9, 0, 7, 0, 0] * 8) + b"xyz"
 KNOWN = "434b5001f50cf5f346d9035b919cc297371a1b636476600272d8993818fe4f61587d95e9ea2ac6c4a4e48aca2a0001791e13ca07e12000"
 
 
-def sealed(body: bytes) -> bytes:
+def sealed(body: bytes, version: int = 1) -> bytes:
     """Give contents a header and a checksum that fits: what somebody could forge."""
-    return container.MAGIC + bytes([container.VERSION]) + struct.pack("<I", zlib.crc32(body)) + body
+    return container.MAGIC + bytes([version]) + struct.pack("<I", zlib.crc32(body, version - 1)) + body
 
 
 @pytest.fixture(scope="module")
@@ -180,7 +193,7 @@ class TestCorrupt:
         file, refused = container.unpack(samples[index]), 0
         for _ in range(3 * COPIES):
             try:
-                assert container.unpack(sealed(self.altered(samples[index][8:], rng))) == file
+                assert container.unpack(sealed(self.altered(samples[index][8:], rng), samples[index][3])) == file
             except ValueError:
                 refused += 1
         assert refused > 2.8 * COPIES
@@ -191,14 +204,15 @@ class TestCorrupt:
         rng = np.random.default_rng(200 + index)
         reader = container._Reader(samples[index], 8)
         start = container._varint(reader.varint()) + reader.take(8)
-        header, rest = container._inflated(reader, 10**6), reader.rest()
+        version = samples[index][3]
+        header, rest = container._inflated(reader, 10**6, version), reader.rest()
         file, refused = container.unpack(samples[index]), 0
         for _ in range(3 * COPIES):
             changed = self.altered(header, rng) if header else b"\1"
-            deflated = container._deflated(changed)
+            deflated = container._deflated(changed, version)
             lengths = container._varint(len(changed)) + container._varint(len(deflated))
             try:
-                assert container.unpack(sealed(start + lengths + deflated + rest)) == file
+                assert container.unpack(sealed(start + lengths + deflated + rest, version)) == file
             except ValueError:
                 refused += 1
         assert refused > 2.8 * COPIES
@@ -235,8 +249,13 @@ class TestCorrupt:
             container.unpack(data)
 
     def test_a_later_version_is_refused(self, samples):
-        with pytest.raises(ValueError, match="version 2; this compresskit reads version 1: update"):
-            container.unpack(samples[1][:3] + b"\2" + samples[1][4:])
+        with pytest.raises(ValueError, match="version 3; this compresskit reads versions 1 to 2: update"):
+            container.unpack(samples[1][:3] + b"\3" + samples[1][4:])
+
+    def test_another_version_than_the_one_it_was_written_in_is_refused(self, samples):
+        for packed in samples:
+            with pytest.raises(ValueError, match="container"):
+                container.unpack(packed[:3] + bytes([3 - packed[3]]) + packed[4:])
 
 
 class TestAbsurdClaims:
@@ -247,7 +266,7 @@ class TestAbsurdClaims:
 
     @pytest.mark.parametrize("claimed", [1000, 10**7, 2**62])
     def test_header_that_inflates_without_end(self, claimed):
-        compressor = zlib.compressobj(9, zlib.DEFLATED, -15, 9, zlib.Z_DEFAULT_STRATEGY, container._dictionary())
+        compressor = zlib.compressobj(9, zlib.DEFLATED, -15, 9, zlib.Z_DEFAULT_STRATEGY, container._dictionary(1))
         bomb = b"".join(compressor.compress(bytes(10_000_000)) for _ in range(30)) + compressor.flush()
         body = container._varint(4000) + bytes(8) + container._varint(claimed) + container._varint(len(bomb)) + bomb
         with memory_limit(100), pytest.raises(ValueError, match="contradict"):
@@ -257,7 +276,7 @@ class TestAbsurdClaims:
     def test_stretch_larger_than_the_file(self, total):
         header = container._varint(1) + container._varint(0) + container._varint(total) + bytes([2, 0])
         header += container._varint(1) + container._varint(0) + container._varint(0) + container._varint(2**16)
-        deflated = container._deflated(header)
+        deflated = container._deflated(header, 1)
         body = container._varint(1000) + bytes(8) + container._varint(len(header)) + container._varint(len(deflated))
         with memory_limit(100), pytest.raises(ValueError, match="contradict"):
             container.unpack(sealed(body + deflated + b"\1" + struct.pack("<Q", 1 << 31)))
@@ -267,7 +286,7 @@ class TestAbsurdClaims:
         one = container._varint(0) + container._varint(size) + bytes([2, 0])
         one += container._varint(1) + container._varint(0) + container._varint(0) + container._varint(2**16)
         header = container._varint(pieces) + one * pieces
-        deflated = container._deflated(header)
+        deflated = container._deflated(header, 1)
         body = container._varint(4_000_000) + bytes(8) + container._varint(len(header))
         body += container._varint(len(deflated)) + deflated + b"\1" + struct.pack("<Q", 1 << 31)
         with memory_limit(100), pytest.raises(ValueError, match="contradict"):
