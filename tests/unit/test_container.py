@@ -6,6 +6,7 @@ import os
 import struct
 import sys
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -175,18 +176,19 @@ def samples():
         container.pack(sparse.tobytes() + b"tail", [Stretch(0, sparse.nbytes, 32, 30)]),
         container.pack(floats.tobytes(), [Stretch(0, floats.nbytes, 32)]),
         container.pack(rng.bytes(50) + bytes(rng.integers(0, 3, 4000).tolist()), [Stretch(50, 4000, 4, 80)]),
+        container.pack(container._dictionary(2)[:300] + KNOWN_FILE, [replace(KNOWN_STRETCH, offset=303)]),
     ]
 
 
 class TestCorrupt:
-    @pytest.mark.parametrize("index", range(6))
+    @pytest.mark.parametrize("index", range(7))
     def test_corrupt_bytes_are_refused(self, samples, index):
         rng = np.random.default_rng(index)
         for _ in range(COPIES):
             with pytest.raises(ValueError, match=r"container|version"):
                 container.unpack(self.altered(samples[index], rng))
 
-    @pytest.mark.parametrize("index", range(6))
+    @pytest.mark.parametrize("index", range(7))
     def test_corrupt_contents_with_a_fitting_checksum_never_give_another_file(self, samples, index):
         """The bits that fill up the last byte of what is deflated may be altered without consequence, no others."""
         rng = np.random.default_rng(100 + index)
@@ -198,7 +200,7 @@ class TestCorrupt:
                 refused += 1
         assert refused > 2.8 * COPIES
 
-    @pytest.mark.parametrize("index", range(6))
+    @pytest.mark.parametrize("index", range(7))
     def test_corrupt_headers_deflated_again_never_give_another_file(self, samples, index):
         """Past checksum and deflate; the bits that fill up a byte may be altered without consequence, no others."""
         rng = np.random.default_rng(200 + index)
@@ -253,6 +255,7 @@ class TestCorrupt:
             container.unpack(samples[1][:3] + b"\3" + samples[1][4:])
 
     def test_another_version_than_the_one_it_was_written_in_is_refused(self, samples):
+        assert {packed[3] for packed in samples} == {1, 2}
         for packed in samples:
             with pytest.raises(ValueError, match="container"):
                 container.unpack(packed[:3] + bytes([3 - packed[3]]) + packed[4:])
