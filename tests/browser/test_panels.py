@@ -132,7 +132,8 @@ def test_undo_names_and_two_points_side_by_side(workbench):
     """By the keys and the mouse: step back and forth, name a point, hold two against each other."""
     notebook, page = workbench, workbench.page
     undo, redo = (page.get_by_role("button", name=name, exact=True) for name in ("Undo", "Redo"))
-    notebook.kernel("bench.move_to(Setting(weights=4)); bench.move_to(Setting(0.95)); bench.wait_idle(120)")
+    for setting in ("weights=4", "0.95"):
+        notebook.kernel(f"bench.move_to(Setting({setting})); bench.wait_idle(120)")
     page.locator(".ck-sparsity .noUi-handle").focus()
     page.keyboard.press("Control+z")
     notebook.wait("() => document.querySelector('.ck-weights .widget-readout').textContent === '4 bits'")
