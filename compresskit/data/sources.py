@@ -22,6 +22,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 import numpy as np
 
@@ -32,6 +33,8 @@ from compresskit.data.progress import Progress, TextProgress
 from compresskit.data.splits import Digits
 
 Found = tuple[Bytes, str]  # packed full MNIST, and where it came from
+
+_in_use: WeakValueDictionary[str, Digits] = WeakValueDictionary()  # by where they came from
 
 _PATIENCE = 300.0  # seconds for which a network that failed is not tried again
 _FAILED = "network-failed"  # the file in the cache whose age tells
@@ -75,7 +78,10 @@ def load_mnist(progress: Progress | None = None, *, retry: bool = False) -> Digi
     """
     found = _find(progress, retry)
     if not isinstance(found, list):
-        return mnist.unpack(*found)
+        # Equal bytes: whoever asks again while the digits are in use shares them. A second mapping of the file would
+        # count its pages once more, eight megabytes for each time that a notebook's cell is run.
+        fresh = mnist.unpack(*found)
+        return _in_use.setdefault(fresh.source, fresh)
     try:
         sample = offline.load()
     except ValueError as error:

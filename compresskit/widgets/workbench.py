@@ -830,6 +830,8 @@ class Workbench(Panel):
         self._squeezer.shutdown(wait=True)
         if self._session is not None:
             self._session.close()
+        self._files.clear()  # a notebook's history holds on to the workbench of each run of a cell
+        self._live.forget()
 
     def _on_back(self, change: Any) -> None:
         visit = change["new"]
