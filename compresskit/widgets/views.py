@@ -177,9 +177,10 @@ def tradeoff_figure(
     if trained:
         traces.append(_marks("trained", trained, base, AFTER, "diamond", 13, upward))
     every = [mark for mark in (original, current, *marks) if mark is not None]
-    traces += [*_frontier(every, upward), *_names(marks, size_range(every), upward), *_letters(compared, upward)]
     low, high = size_range(every)
     bottom, top = loss_range(every) if upward == "loss" else error_range(every)
+    middle = math.sqrt(low * high), math.sqrt(bottom * top)
+    traces += [*_frontier(every, upward), *_names(marks, middle, upward), *_letters(compared, upward)]
     layout = {
         "xaxis": {
             "type": "log", "range": [math.log10(low), math.log10(high)], "title": {"text": axis},
@@ -206,14 +207,15 @@ def _frontier(marks: Sequence[Mark], upward: str) -> list[dict[str, Any]]:
     return [_silent("frontier", x, y) | {"mode": "lines", "line": line, "showlegend": True}]
 
 
-def _names(marks: Sequence[Mark], ends: tuple[float, float], upward: str) -> list[dict[str, Any]]:
-    """Write the names of points beside them, on the side where there is more room."""
+def _names(marks: Sequence[Mark], middle: tuple[float, float], upward: str) -> list[dict[str, Any]]:
+    """Write the names of points beside them: on the side where there is more room, and under the frontier's steps."""
     named = [mark for mark in marks if mark.name]
     if not named:
         return []
-    left = [mark.across > math.sqrt(ends[0] * ends[1]) for mark in named]
+    sides = ["left" if mark.across > middle[0] else "right" for mark in named]
+    rows = ["middle" if mark.height(upward) > middle[1] else "bottom" for mark in named]
     words = [f"{_GAP}{html.escape(shortened(mark.name, 24))}{_GAP}" for mark in named]
-    side = {"textposition": ["middle left" if each else "middle right" for each in left], "cliponaxis": False}
+    side = {"textposition": [f"{row} {side}" for row, side in zip(rows, sides, strict=True)], "cliponaxis": False}
     places = [mark.across for mark in named], [mark.height(upward) for mark in named]
     return [_silent("names", *places) | {"mode": "text", "text": words} | side]
 
