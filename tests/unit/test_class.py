@@ -1,4 +1,4 @@
-"""The course for a class: a copied folder without a network, read-only data on a server, the files of Binder and TLJH."""
+"""The course for a class: a copied folder without a network, a server with read-only data, files of Binder and TLJH."""
 
 from __future__ import annotations
 
