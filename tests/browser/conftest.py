@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, Page
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -50,38 +50,63 @@ def browser():
         yield started
 
 
+def new_page(browser: Browser) -> Page:
+    """A page with everything that the tests need."""
+    context = browser.new_context(accept_downloads=True, permissions=["clipboard-read", "clipboard-write"])
+    return context.new_page()
+
+
 @contextmanager
-def opener(lab: LabServer, browser: Browser, prefix: str) -> Iterator[Callable[..., NotebookPage]]:
-    """Open notebooks; at the end close them and fail on what their consoles complained of."""
+def opener(lab: LabServer, browser: Browser, prefix: str, kept: list[Page]) -> Iterator[Callable[..., NotebookPage]]:
+    """Open notebooks; at the end close them and fail on what their consoles complained of.
+
+    Starting JupyterLab in a page costs more than most tests: `kept` holds a page where it runs already, or nothing.
+    """
     pages: list[NotebookPage] = []
 
-    def open_page(cells: Sequence[str], *, width: int = 1280, height: int = 1400) -> NotebookPage:
+    def open_page(cells: Sequence[str], *, width: int = 1280, height: int = 1400, fresh: bool = False) -> NotebookPage:
         name = f"{prefix}-{len(pages)}.ipynb"
         lab.write(name, cells)
-        page = browser.new_context(
-            viewport={"width": width, "height": height}, accept_downloads=True,
-            permissions=["clipboard-read", "clipboard-write"],
-        ).new_page()  # fmt: skip
-        pages.append(NotebookPage(page, lab, name))
+        loaded = bool(kept) and not fresh
+        page = kept.pop() if loaded else new_page(browser)
+        page.set_viewport_size({"width": width, "height": height})
+        pages.append(NotebookPage(page, lab, name, loaded=loaded))
         return pages[-1]
 
-    yield open_page
+    failed = True
+    try:
+        yield open_page
+        failed = False
+    finally:
+        for page in pages:
+            if failed or kept or page.errors or page.page.is_closed():
+                page.page.context.close()
+            else:
+                page.leave()
+                kept.append(page.page)
+        lab.shut_down_kernels([page.name for page in pages])
     heard = [error for page in pages for error in page.errors]
-    for page in pages:
-        page.page.context.close()
-    lab.shut_down_kernels([page.name for page in pages])
     assert heard == [], heard
 
 
+@pytest.fixture(scope="session")
+def kept() -> list[Page]:
+    """A page that shows a lab without a notebook, once a test has left one."""
+    return []
+
+
 @pytest.fixture
-def open_notebook(lab, browser, request) -> Iterator[Callable[..., NotebookPage]]:
-    """``open_notebook([cell, ...], width=1280)`` gives a page; errors in its console fail the test at the end."""
-    with opener(lab, browser, request.node.name.replace("[", "-").strip("]")) as open_page:
+def open_notebook(lab, browser, kept, request) -> Iterator[Callable[..., NotebookPage]]:
+    """``open_notebook([cell, ...], width=1280)`` gives a page; errors in its console fail the test at the end.
+
+    With ``fresh=True`` the page is new, and can be loaded again.
+    """
+    with opener(lab, browser, request.node.name.replace("[", "-").strip("]"), kept) as open_page:
         yield open_page
 
 
 @pytest.fixture(scope="module")
 def open_shared(lab, browser, request) -> Iterator[Callable[..., NotebookPage]]:
-    """Like `open_notebook`, for a page that the tests of a module share: opening one takes seconds."""
-    with opener(lab, browser, Path(request.node.name).stem) as open_page:
+    """Like `open_notebook`, for a page that the tests of a module share, with a lab of its own."""
+    with opener(lab, browser, Path(request.node.name).stem, []) as open_page:
         yield open_page

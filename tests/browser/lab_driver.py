@@ -163,6 +163,15 @@ class LabServer:
 class NotebookPage:
     """A notebook in the browser.
 
+    Parameters
+    ----------
+    page
+        Playwright's page.
+    server, name
+        The lab, and the notebook's path in it.
+    loaded
+        Whether the page shows that lab already: then the notebook is opened in it, which spares most of the work.
+
     Attributes
     ----------
     page
@@ -171,13 +180,25 @@ class NotebookPage:
         What the console and the page complained of, in order.
     """
 
-    def __init__(self, page: Page, server: LabServer, name: str) -> None:
+    def __init__(self, page: Page, server: LabServer, name: str, *, loaded: bool = False) -> None:
         self.page, self.server, self.name = page, server, name
         self.errors: list[str] = []
         page.on("console", self._hear)
-        page.on("pageerror", lambda error: self.errors.append(f"uncaught: {error}"))
+        page.on("pageerror", self._catch)
         page.set_default_timeout(PATIENCE)
+        if loaded:
+            page.evaluate("async (path) => { await jupyterapp.commands.execute('docmanager:open', { path }); }", name)
+            return
         page.goto(f"{server.address}/lab/workspaces/{secrets.token_hex(4)}/tree/{name}?token={server.token}&reset")
+
+    def leave(self) -> None:
+        """Close the notebook, unsaved; the page stays for another one."""
+        self.page.remove_listener("console", self._hear)
+        self.page.remove_listener("pageerror", self._catch)
+        self.page.evaluate("() => { for (const each of [...jupyterapp.shell.widgets('main')]) each.dispose(); }")
+
+    def _catch(self, error: Error) -> None:
+        self.errors.append(f"uncaught: {error}")
 
     def _hear(self, message: ConsoleMessage) -> None:
         if message.type == "error":

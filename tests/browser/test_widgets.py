@@ -22,7 +22,7 @@ box
 """
 
 
-def test_eight_charts_load_plotly_once(open_notebook):
+def test_eight_charts_load_plotly_once_and_go_from_under_the_mouse(open_notebook):
     notebook = open_notebook([CHARTS], height=2200)
     received: list[int] = []
     notebook.page.on("websocket", lambda socket: socket.on("framereceived", lambda frame: received.append(len(frame))))
@@ -32,10 +32,25 @@ def test_eight_charts_load_plotly_once(open_notebook):
     heights = notebook.page.evaluate("() => [...document.querySelectorAll('.ck-chart')].map((e) => e.offsetHeight)")
     assert heights == [200] * 8
     assert sum(received) < 3_000_000, "one copy of plotly.js is 1.6 MB"
+    # plotly answers a moving mouse a little later; by then the chart may be gone.
+    notebook.page.evaluate(
+        "() => { let x = 0; window.ckMoving = setInterval(() => {"
+        " x = (x + 7) % 200;"
+        " for (const each of document.querySelectorAll('.js-plotly-plot .nsewdrag')) {"
+        " const at = each.getBoundingClientRect();"
+        " const where = { bubbles: true, clientX: at.x + 20 + x, clientY: at.y + 20 };"
+        " each.dispatchEvent(new MouseEvent('mousemove', where));"
+        " } }, 4); }"
+    )
+    for left in range(8)[::-1]:
+        notebook.kernel(f"box.children = [box.children[0], *charts[:{left}]]")
+        notebook.wait("(n) => document.querySelectorAll('.js-plotly-plot').length === n", left)
+    notebook.page.wait_for_timeout(200)
+    assert notebook.errors == []
 
 
 def test_a_reloaded_page_shows_the_last_state(open_notebook):
-    notebook = open_notebook([CHARTS])
+    notebook = open_notebook([CHARTS], fresh=True)
     notebook.run_all()
     notebook.wait("() => document.querySelector('.js-plotly-plot')?.dataset.drawn")
     notebook.kernel("charts[0].show(figure([{'type': 'scatter', 'x': [1, 2], 'y': [7, 8]}], {}))")
