@@ -30,6 +30,12 @@ DEAREST = (
     "11_distillation",  # 25
     "test_data_sources",  # 35
     "test_integer_against_litert",  # 25
+    "test_training_quantize",
+    "test_training_prune",
+    "test_training_distill",
+    "test_training_fit",
+    "test_training_cluster",  # 15
+    "test_training_convert",  # 15
 )
 
 
