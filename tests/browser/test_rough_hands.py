@@ -111,7 +111,7 @@ MOVES = [
     ("", "sparsity", "PageUp"), ("", "weights", "ArrowLeft"),
     ("Prune", "importance", "by lot"), ("Prune", "scope", "whole network"), ("Prune", "own-sparsity-2", "PageUp"),
     ("Grid", "granularity", "whole layer"), ("Grid", "ranges", "OCTAV"),
-    ("Grid", "activation-ranges", "percentile"), ("Grid", "io", "uint8"), ("", "layer-bits", "4"),
+    ("Grid", "activation-ranges", "percentile"), ("Grid", "io", "uint8"), ("", "layer-bits", "8"),
     ("", "pattern", "channels, removed"), ("", "activations", "float"),
 ]  # fmt: skip
 
