@@ -35,6 +35,7 @@ from compresskit.recipe import Quantize, Recipe
 from compresskit.zoo import Checkpoint, load_model
 
 if TYPE_CHECKING:
+    from compresskit.training.augment import Augmentation
     from compresskit.training.fit import Progress
 
 COMMAND = "compresskit hinton"
@@ -53,7 +54,7 @@ class Settings:
     Attributes
     ----------
     teacher_epochs, student_epochs : int
-        Over all training digits.
+        Over all training digits; over a smaller transfer set as many more as make the same number of steps.
     teacher_batch, batch_size : int
         Digits a step, of the teacher and of the others.
     teacher_rate, learning_rate : float
@@ -89,6 +90,8 @@ class Row:
         What the paper says, of 10,000 test digits.
     corrected : str
         What it says after a bias was corrected; empty where none is.
+    augment : str
+        How the student's digits are jittered, each epoch anew; the teacher is asked about the digit as it then looks.
     """
 
     name: str
@@ -97,6 +100,7 @@ class Row:
     only: tuple[int, ...] | None = None
     published: str = ""
     corrected: str = ""
+    augment: Augmentation = "none"
 
 
 def rows() -> tuple[Row, ...]:
@@ -106,6 +110,13 @@ def rows() -> tuple[Row, ...]:
         Row("small net alone (2 x 800)", "dense-800x2", published="146"),
         Row("large net (2 x 1,200)", TEACHER, published="67"),
         Row("small net distilled, T = 20", "dense-800x2", 20.0, published="74"),
+        Row(
+            "small net distilled on jittered digits",
+            "dense-800x2",
+            20.0,
+            published="not in the paper",
+            augment="affine",
+        ),
         Row("no 3 in the transfer set, T = 20", "dense-800x2", 20.0, (0, 1, 2, 4, 5, 6, 7, 8, 9), "206", "109"),
         Row("only 7 and 8 in the transfer set, T = 20", "dense-800x2", 20.0, (7, 8), "4,730", "1,320"),
         *(
@@ -267,10 +278,11 @@ def make(
             shown,
             temperature=row.temperature or 1.0,
             alpha=alpha,
-            epochs=settings.student_epochs,
+            epochs=round(settings.student_epochs * len(digits.train) / len(shown.train)),
             batch_size=settings.batch_size,
             learning_rate=settings.learning_rate,
-            augment="none",
+            augment=row.augment,
+            views=settings.student_epochs,
             resume=running,
             **common,
         ).checkpoint
