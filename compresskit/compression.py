@@ -235,7 +235,7 @@ def _edited(
         cut = factorize(prune(checkpoint.tflite, channels, sample).base, recipe.factorizes)
         check_same(cut.base, cut.composed, probe_images(checkpoint))
         later = tuple(step for step in recipe.steps if step.place > Factorize.place)
-        _check_layers(later, cut.base, checkpoint.name)
+        _check_layers(later, cut.base, checkpoint.name, tuple(cut.pieces))
         pruned = prune(cut.base, single, sample)
     if not recipe.shares:
         return pruned, {}
@@ -266,11 +266,16 @@ def _check_names(checkpoint: Checkpoint, recipe: Recipe) -> None:
     _check_layers(tuple(first), checkpoint.tflite, checkpoint.name)
 
 
-def _check_layers(steps: tuple[Step, ...], tflite: bytes, called: str) -> None:
-    """Refuse steps that name a layer which is not in a file."""
+def _check_layers(steps: tuple[Step, ...], tflite: bytes, called: str, cut: tuple[str, ...] = ()) -> None:
+    """Refuse steps that name a layer which is not in a file, or is there no more since it was cut."""
     known = [site.name for site in layer_sites(tflite)]
     for step in steps:
         for name in step.exceptions if isinstance(step, Quantize) else step.layers or ():
+            if name in cut:
+                raise ValueError(
+                    f"{type(step).__name__}: layer {name!r} is cut into thinner ones by Factorize, and has no settings "
+                    f"of its own any more; leave it as all others, or name the layers that there are: {', '.join(known)}"
+                )
             if name not in known:
                 raise ValueError(
                     f"{type(step).__name__}: layer {name!r} is not in {called!r}; its layers are {', '.join(known)}"

@@ -12,7 +12,7 @@ from compresskit.litert.inspect import Layer
 from compresskit.litert.inspect import layers as layers_of
 from compresskit.pruning.patterns import parse_pattern
 from compresskit.widgets.panel import choice_of, list_of, number_slider, slider_of
-from compresskit.widgets.points import Setting
+from compresskit.widgets.points import Setting, fixed_count
 
 NO_MODEL: Final = ""
 ALWAYS: Final = ("model", "sparsity", "pattern", "weights", "activations")
@@ -42,6 +42,26 @@ IMPORTANCES: Final = (
     ("the largest", "magnitude"), ("the largest times its input", "activation"),
     ("what the loss needs (gradient)", "gradient"), ("by lot", "random"),
 )  # fmt: skip
+SHARED: Final = (("off", 0), *((str(count), count) for count in (2, 4, 8, 16, 32, 64, 128, 256)))
+SHARE_METHODS: Final = (
+    ("k-means", "kmeans"), ("k-means, exact", "exact"), ("equal distances", "uniform"), ("binary: -a, a", "binary"),
+    ("ternary: -a, 0, a", "ternary"), ("powers of two", "powers"),
+)  # fmt: skip
+SHARE_GRANULARITIES: Final = (("whole layer", "layer"), ("each channel", "channel"))
+LOW_RANK: Final = (
+    ("off", 1.0),
+    *((f"{part} %", part / 100) for part in (90, 75, 60, 50, 40, 30, 25, 20, 15, 12, 10, 8, 6, 5, 4, 3, 2, 1)),
+)
+CONVOLUTIONS: Final = (("stay whole", "keep"), ("become three (Tucker-2)", "tucker2"), ("become two", "spatial"))
+SHARE: Final = ("shared", "share_method", "share_granularity")
+RANK: Final = ("low_rank", "convolutions")
+TOOLTIPS: Final = {
+    "shared": "How many values all weights of a layer share: its codebook. Packed bytes tell what it saves",
+    "share_method": "k-means: each value is the mean of the weights nearest to it. Binary has two, ternary three",
+    "share_granularity": "One codebook for all weights of a layer, or one for each output channel",
+    "low_rank": "Layers become products of two thin ones; of their weights, this part stays",
+    "convolutions": "Low rank cuts dense layers; convolutions too, into two or three with fewer channels",
+}
 AS_ALL: Final = -1.0
 OWN_SPARSITIES: Final = (("as all", AS_ALL), *((f"{share} %", share / 100) for share in range(99)))
 
@@ -84,13 +104,23 @@ class Controls:
                 "Range of activations", ACTIVATION_RANGES, setting.activation_ranges, "ck-activation-ranges"
             ),
             "io": choice_of("In and out of the file", INTERFACES, setting.io, "ck-io"),
+            "shared": slider_of("Shared values", SHARED, setting.shared, "ck-shared"),
+            "share_method": list_of("How they are chosen", SHARE_METHODS, setting.share_method, "ck-share-method"),
+            "share_granularity": choice_of(
+                "One codebook for", SHARE_GRANULARITIES, setting.share_granularity, "ck-share-granularity"
+            ),
+            "low_rank": slider_of("Weights that low rank keeps", LOW_RANK, setting.low_rank, "ck-low-rank"),
+            "convolutions": list_of("Convolutions", CONVOLUTIONS, setting.convolutions, "ck-convolutions"),
         }
+        for name, tooltip in TOOLTIPS.items():
+            self.fields[name].tooltip = tooltip
         self.own_sparsities: dict[str, Any] = {
             layer.name: slider_of(layer.name, OWN_SPARSITIES, AS_ALL, f"ck-own-sparsity-{place}")
             for place, layer in enumerate(layers)
         }
         self.layer_bits, self._own_ranges = dict(setting.layers), setting.own_ranges
         self._put_sparsities(setting)
+        self.still_sliders()
 
     @property
     def setting(self) -> Setting:
@@ -116,9 +146,10 @@ class Controls:
         others = {name: had for name, had in self.layer_bits.items() if name != layer}
         self.layer_bits = {**others, layer: bits} if bits else others
 
-    def follow_pattern(self) -> None:
-        """Still the slider of the sparsity where the pattern has one of its own."""
+    def still_sliders(self) -> None:
+        """Still the slider of a number which the pattern, or the way to share, has of its own."""
         self.fields["sparsity"].disabled = parse_pattern(self.fields["pattern"].value).sparsity is not None
+        self.fields["shared"].disabled = bool(fixed_count(self.fields["share_method"].value))
 
     def _sparsities(self, model: str, pattern: str) -> tuple[tuple[str, float | None], ...]:
         """Read the sliders of single layers; a layer that the pattern does not fit is left out."""

@@ -16,7 +16,7 @@ from compresskit.evaluation import Score, complete, evaluate, wilson_interval
 from compresskit.litert.inspect import CHANNEL_AXIS, Layer
 from compresskit.litert.runtime import Latency
 from compresskit.pruning.patterns import parse_pattern
-from compresskit.recipe import Prune, Quantize, Recipe
+from compresskit.recipe import Factorize, Prune, Quantize, Recipe, Share, Step
 from compresskit.widgets.live import AbandonedError, Stop
 from compresskit.zoo import Checkpoint
 
@@ -53,6 +53,15 @@ class Setting:
         For every layer its own sparsity, or None for that of all; a layer of 0.0 is left out. Empty: all are alike.
     model : str
         Which model the steps are done to: empty for the original, else the label of one that was trained from it.
+    shared : int
+        How many values the weights of a layer share; 0 for as many as they like.
+    share_method, share_granularity : str
+        `Share.method`, of which "binary" and "ternary" have a number of their own, and `Share.granularity`.
+    low_rank : float
+        Part of the weights that stays when layers are cut into thinner ones, the budget of `Factorize`; 1.0 leaves
+        them whole.
+    convolutions : str
+        See `Factorize`.
     """
 
     sparsity: float = 0.0
@@ -69,6 +78,11 @@ class Setting:
     importance: str = "magnitude"
     sparsities: tuple[tuple[str, float | None], ...] = ()
     model: str = ""
+    shared: int = 0
+    share_method: str = "kmeans"
+    share_granularity: str = "layer"
+    low_rank: float = 1.0
+    convolutions: str = "keep"
 
     def recipe(self) -> Recipe:
         """Give the steps that do something; the empty recipe for the original model.
@@ -78,7 +92,9 @@ class Setting:
         ValueError
             If the combination cannot be; the sentence says what to choose.
         """
-        steps: list[Prune | Quantize] = list(self.prunes())
+        channels = [step for step in self.prunes() if step.place < Factorize.place]
+        single = [step for step in self.prunes() if step.place > Factorize.place]
+        steps: list[Step] = [*channels, *self.factorizes(), *single, *self.shares()]
         if self._quantizes:
             integers = self.activations < 32
             others = {name: bits for name, bits in self.layers if bits != self.weights}
@@ -118,6 +134,20 @@ class Setting:
             if sparsity > 0
         )
 
+    def factorizes(self) -> tuple[Factorize, ...]:
+        """Give the step that cuts layers into thinner ones, if there is one."""
+        if self.low_rank >= 1:
+            return ()
+        return (Factorize(budget=self.low_rank, convolutions=self.convolutions),)
+
+    def shares(self) -> tuple[Share, ...]:
+        """Give the step that lets weights share values, if there is one."""
+        fixed = fixed_count(self.share_method)
+        if not self.shared and not fixed:
+            return ()
+        levels = None if fixed else self.shared
+        return (Share(levels, self.share_method, granularity=self.share_granularity),)
+
     @property
     def _quantizes(self) -> bool:
         """Whether there is anything to quantize."""
@@ -125,8 +155,9 @@ class Setting:
 
     def describe(self) -> str:
         """Say in a few words what is done to the model."""
-        parts = []
+        parts = [_cut_in_words(step) for step in self.factorizes()]
         parts += [self._in_words(step) for step in self.prunes()]
+        parts += self._shared_in_words()
         if self._quantizes:
             grid = f", a scale per {self.granularity}" if self.weights < 16 else ""
             ranges = _RANGES_IN_WORDS[self.ranges]
@@ -139,6 +170,17 @@ class Setting:
             if self.activations < 32 and self.io != "same":
                 parts.append(f"{self.io} in and out")
         return ", ".join([*([self.model] if self.model else []), *parts]) or "the original"
+
+    def _shared_in_words(self) -> list[str]:
+        """Say which values are shared, as ``16 shared values``, whether that can be or not."""
+        count = fixed_count(self.share_method) or self.shared
+        if not count:
+            return []
+        how = {
+            "kmeans": "shared values", "exact": "shared values (exact k-means)", "uniform": "values at equal distances",
+            "binary": "shared values (binary)", "ternary": "shared values (ternary)", "powers": "powers of two",
+        }[self.share_method]  # fmt: skip
+        return [f"{count} {how}{' for each channel' if self.share_granularity == 'channel' else ''}"]
 
     def _in_words(self, step: Prune) -> str:
         """Say what a step takes away, as ``60 % pruned over the whole network``."""
@@ -153,6 +195,17 @@ class Setting:
         what += " over the whole network" if step.scope == "global" else ""
         what += f" by {step.importance}" if step.importance != "magnitude" else ""
         return f"{what} in {', '.join(step.layers)}" if step.layers else what
+
+
+def fixed_count(method: str) -> int:
+    """Tell how many values a way to share has, where it has a number of its own; else 0."""
+    return Share(method=method).count if method in ("binary", "ternary") else 0
+
+
+def _cut_in_words(step: Factorize) -> str:
+    """Say how far layers are cut, as ``low rank with 25 % of the weights``."""
+    how = {"keep": "", "tucker2": ", convolutions in three (Tucker-2)", "spatial": ", convolutions in two"}
+    return f"low rank with {100 * (step.budget or 0):g} % of the weights{how[step.convolutions]}"
 
 
 _RANGES_IN_WORDS = {
@@ -378,6 +431,8 @@ class WeightView:
         The values that a weight can take; empty when they stay float.
     channel : int or None
         The output channel whose grid it is, where each has its own: the one that reaches farthest.
+    shared : bool
+        Whether `grid` holds the values that weights share, and not a grid.
     """
 
     edges: NDArray[np.float64]
@@ -387,10 +442,18 @@ class WeightView:
     total: int
     grid: NDArray[np.float64]
     channel: int | None
+    shared: bool = False
 
 
 def view_weights(
-    before: NDArray[np.float32], after: NDArray[np.float32], layer: Layer, bits: int, granularity: str, bins: int = 101
+    before: NDArray[np.float32],
+    after: NDArray[np.float32],
+    layer: Layer,
+    bits: int,
+    granularity: str,
+    bins: int = 101,
+    *,
+    shared: bool = False,
 ) -> WeightView:
     """Count a layer's weights and find the grid.
 
@@ -406,6 +469,8 @@ def view_weights(
         "channel" or "tensor".
     bins
         How many bins.
+    shared
+        Whether the weights share values, of which there are too few to tell a grid by.
 
     Returns
     -------
@@ -414,13 +479,13 @@ def view_weights(
     reach = max(float(np.abs(before).max()), float(np.abs(after).max()), 1e-12)
     edges = np.linspace(-reach, reach, bins + 1)
     grid, channel = np.empty(0), None
-    if bits < 16:
+    if bits < 16 or shared:
         own = after
         if granularity == "channel":
             by_channel = np.moveaxis(after, CHANNEL_AXIS[layer.op], 0).reshape(after.shape[CHANNEL_AXIS[layer.op]], -1)
             channel = int(np.abs(by_channel).max(axis=1).argmax())
             own = by_channel[channel]
-        grid = grid_of(own, bits)
+        grid = np.unique(own).astype(np.float64) if shared else grid_of(own, bits)
     kept = after[after != 0]
     return WeightView(
         edges=edges,
@@ -430,6 +495,7 @@ def view_weights(
         total=int(after.size),
         grid=grid,
         channel=channel,
+        shared=shared,
     )
 
 

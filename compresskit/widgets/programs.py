@@ -19,8 +19,11 @@ def file_name(model: str, setting: Setting) -> str:
     fixed = parse_pattern(setting.pattern).sparsity is not None
     kind = "zero" if setting.pattern == "unstructured" else f"{setting.pattern.replace(':', 'of').replace(' ', '')}"
     zero = "" if not setting.prunes() else f"_{kind}" if fixed else f"_{kind}{100 * setting.sparsity:.0f}"
+    cut = f"_rank{100 * setting.low_rank:g}".replace(".", "p") if setting.low_rank < 1 else ""
+    cut += f"_{setting.convolutions}" if cut and setting.convolutions != "keep" else ""
+    shared = "".join(f"_{step.method}{step.count}{'c' * (step.granularity == 'channel')}" for step in setting.shares())
     bits = f"_w{setting.weights}a{setting.activations}" if min(setting.weights, setting.activations) < 32 else ""
-    return f"{name}{zero}{bits or '_float'}.tflite"
+    return f"{name}{cut}{zero}{shared}{bits or '_float'}.tflite"
 
 
 def python_of(source: Source, recipe: Recipe, name: str, training: Sequence[str] = ()) -> str:

@@ -17,6 +17,7 @@ from compresskit.litert.inspect import Layer
 from compresskit.widgets.figures import figure
 from compresskit.widgets.frontier import staircase, unbeaten
 from compresskit.widgets.picture import Picture, data_uri
+from compresskit.widgets.pieces import as_one, pieces_of
 from compresskit.widgets.points import WeightView
 from compresskit.widgets.style import AFTER, BEFORE, CURRENT
 
@@ -374,6 +375,11 @@ def weights_note(view: WeightView | None, bits: int) -> str:
     if view is None:
         return ""
     share = f"{100 * view.zeros / view.total:.1f} % of {view.total:,} weights are exactly zero and not drawn."
+    if view.shared:
+        whose = (
+            f" They are those of channel {view.channel}; each channel has its own." if view.channel is not None else ""
+        )
+        return f"{share} The weights share {len(view.grid):,} values.{whose}"
     if bits >= 16:
         return (
             f"{share} The weights stay {'floating-point numbers' if bits == 32 else '16-bit floating point'}: no grid."
@@ -383,13 +389,18 @@ def weights_note(view: WeightView | None, bits: int) -> str:
     return f"{share} Step of the grid: {step:.4f}.{whose}"
 
 
+def product_note(view: WeightView) -> str:
+    """Say what the histogram shows of a layer that low rank has cut."""
+    return f"Low rank made thinner layers of this one. Drawn is their product: {view.total:,} weights, on no grid."
+
+
 def layers_table(before: Sequence[Layer], after: Sequence[Layer], files: tuple[int, int]) -> str:
     """Make an HTML table of the bytes of each layer, before and after, as numbers and as bars.
 
     Parameters
     ----------
     before, after
-        The layers of the original and of the small file.
+        The layers of the original and of the small file. What low rank made of a layer is one row.
     files
         Bytes of the two files, for the last row.
 
@@ -401,13 +412,15 @@ def layers_table(before: Sequence[Layer], after: Sequence[Layer], files: tuple[i
     largest = max(layer.bytes for layer in before)
     names = told_apart([layer.name for layer in before], NAME_LETTERS)
     rows = []
-    for name, old, new in zip(names, before, after, strict=True):
+    for name, old, pieces in zip(names, before, pieces_of(before, after), strict=True):
+        new = as_one(pieces)
+        cut = f", now {' and '.join(piece.name for piece in pieces)}" if len(pieces) > 1 else ""
         bars = "".join(
             f'<span class="ck-bar ck-{kind}" style="width:{max(0.6, 100 * layer.bytes / largest):.2f}%"></span>'
             for kind, layer in (("before", old), ("after", new))
         )
         rows.append(
-            f'<tr><td class="ck-layer-name" title="{html.escape(f"{old.name} ({old.op})")}">'
+            f'<tr><td class="ck-layer-name" title="{html.escape(f"{old.name} ({old.op}){cut}")}">'
             f"<b>{html.escape(name)}</b></td>"
             f'<td><span class="ck-bars" aria-hidden="true">{bars}</span></td>'
             f'<td class="ck-number">{old.bytes / 1000:,.1f}</td><td class="ck-number">{new.bytes / 1000:,.1f}</td>'

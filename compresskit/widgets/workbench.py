@@ -24,7 +24,7 @@ from compresskit.widgets import axes, export, views
 from compresskit.widgets.axes import AXES, UPWARD
 from compresskit.widgets.compare import LETTERS, CompareView, Pair
 from compresskit.widgets.comparison import Comparison, compare_points
-from compresskit.widgets.controls import ALWAYS, GRID, LAYER_BITS, NO_MODEL, Controls
+from compresskit.widgets.controls import ALWAYS, GRID, LAYER_BITS, NO_MODEL, RANK, SHARE, Controls
 from compresskit.widgets.figures import Chart
 from compresskit.widgets.jobs import Job, Trained, Training
 from compresskit.widgets.layer_by_layer import BITS, Choice, LayerByLayer
@@ -43,6 +43,7 @@ from compresskit.widgets.panel import (
     markup,
 )
 from compresskit.widgets.picture import Picture
+from compresskit.widgets.pieces import as_one, composed, pieces_of
 from compresskit.widgets.points import (
     Point,
     Setting,
@@ -389,6 +390,8 @@ class Workbench(Panel):
         tabs = {
             "Prune": ipywidgets.VBox([self._controls["importance"], self._controls["scope"], layers]),
             "Grid": ipywidgets.VBox([self._controls[name] for name in GRID]),
+            "Share": ipywidgets.VBox([self._controls[name] for name in SHARE]),
+            "Rank": ipywidgets.VBox([self._controls[name] for name in RANK]),
             "Train": self._training.box,
             "Plot": ipywidgets.VBox([self._axis, self._upward, self._back]),
             "Keep": self._keeping(),
@@ -489,7 +492,10 @@ class Workbench(Panel):
             ".ck-granularity": "One scale for", ".ck-ranges": "Range of the grid",
             ".ck-axis": "What the plot shows from left to right",
             ".ck-activation-ranges": "Range of activations", ".ck-io": "In and out of the file",
-            ".ck-layer-bits": "Bits of this layer",
+            ".ck-layer-bits": "Bits of this layer", ".ck-shared": "Shared values in each layer's codebook",
+            ".ck-share-method": "How the shared values are chosen", ".ck-share-granularity": "One codebook for",
+            ".ck-low-rank": "Part of the weights that low rank keeps",
+            ".ck-convolutions": "What low rank does with convolutions",
             ".ck-back": "Go back to a point of the plot", ".ck-layer": "Layer whose weights are shown",
             ".ck-name": "Name of this point", ".ck-notes": "Notes on this point",
             **{f".ck-compare-{letter.lower()}": f"Point {letter} to compare" for letter in LETTERS},
@@ -598,7 +604,7 @@ class Workbench(Panel):
             self._list_visits()
 
     def _on_control(self, _change: Any) -> None:
-        self._says.follow_pattern()
+        self._says.still_sliders()
         if not self._moving and not self.closed:
             self._submit(drag=True)
 
@@ -773,6 +779,14 @@ class Workbench(Panel):
 
     def _wanted(self, wish: Wish, setting: Setting) -> Training:
         settings = wish.settings
+        if wish.kind == "quantize" and (setting.factorizes() or setting.shares()):
+            raise ValueError(
+                "The controls share values or cut layers, which this training does not: switch both off first."
+            )
+        if wish.kind == "fine-tune" and setting.factorizes() and setting.pattern != "channel" and setting.prunes():
+            raise ValueError(
+                "Low rank would not keep the zeros that this training keeps: switch it off, or set nothing to zero."
+            )
         if wish.kind == "fine-tune":
             return Training("fine-tune", Recipe(*setting.prunes()), settings)
         if setting.prunes():
@@ -1030,15 +1044,22 @@ class Workbench(Panel):
         layer = next(each for each in self.checkpoint.layers if each.name == name)
         step = point.compressed.recipe.quantize
         bits = step.for_layer(name).weights if step else 32
-        view = view_weights(before, after, layer, bits, step.granularity if step else "tensor")
+        cut = name not in [each.name for each in point.compressed.layers]
+        shares = point.compressed.recipe.shares
+        apart = "channel" if any(each.granularity == "channel" for each in shares) else "tensor"
+        view = view_weights(
+            before, after, layer, 32 if cut else bits, step.granularity if step and bits < 16 else apart,
+            shared=bool(shares) and not cut,
+        )  # fmt: skip
         self._histogram.show(views.weights_figure(view))
-        self._histogram_note.value = _note(views.weights_note(view, bits), "ck-three-lines")
+        note = views.product_note(view) if cut else views.weights_note(view, bits)
+        self._histogram_note.value = _note(note, "ck-three-lines")
         self._weights_shown = (_place(point.setting), name)
 
     def _weights(self, name: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         assert self.point is not None
         original = Compressed(self.checkpoint.tflite, Recipe(), self.checkpoint)
-        return original.weights(name), self.point.compressed.weights(name)
+        return original.weights(name), composed(self.point.compressed, name)
 
     def _say(self, small: str, kind: str, done: float | None = None) -> None:
         """Write the status line: the latest figures, and what is going on."""
@@ -1078,7 +1099,8 @@ class Workbench(Panel):
         marks = [visit.mark("file") for visit in self._visits.values()]
         made.place(views.tradeoff_picture(star, marks, AXES["file"].title, 780, 340), 20, 92)
         made.text(20, 460, "Bytes by layer, before and after", size=13, bold=True)
-        pairs = list(zip(self.checkpoint.layers, point.compressed.layers, strict=True))
+        pieces = pieces_of(self.checkpoint.layers, point.compressed.layers)
+        pairs = [(old, as_one(new)) for old, new in zip(self.checkpoint.layers, pieces, strict=True)]
         largest = sorted(sorted(range(len(pairs)), key=lambda place: -pairs[place][0].bytes)[:4])
         before, after = zip(*(pairs[place] for place in largest), strict=True)
         made.place(views.layers_picture(before, after, 780), 20, 470)

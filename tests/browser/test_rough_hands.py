@@ -116,6 +116,14 @@ MOVES = [
 ]  # fmt: skip
 
 
+# The same, for what does something only once values are shared and layers cut.
+SHARED_MOVES = [
+    ("Share", "shared", "ArrowRight"), ("Share", "share-method", "ternary: -a, 0, a"),
+    ("Share", "share-granularity", "each channel"), ("Rank", "low-rank", "ArrowLeft"),
+    ("Rank", "convolutions", "become two"),
+]  # fmt: skip
+
+
 def move(notebook, name, what):
     """Do to a control what `MOVES` says."""
     field = notebook.page.locator(f".ck-{name}").first
@@ -129,12 +137,13 @@ def move(notebook, name, what):
 
 def test_each_control_moves_the_plot(workbench):
     notebook = workbench
-    for behind, name, what in MOVES:
-        begin_again(notebook, "Setting(0.3, weights=4)")
+    starts = {"Setting(0.3, weights=4)": MOVES, "Setting(0.3, shared=8, low_rank=0.25)": SHARED_MOVES}
+    for start, (behind, name, what) in ((start, each) for start, moves in starts.items() for each in moves):
+        begin_again(notebook, start)
         if behind:
             tab(notebook, behind)
         move(notebook, name, what)
-        notebook.until("bench.setting != Setting(0.3, weights=4) and bench.wait_idle(120)")
+        notebook.until(f"bench.setting != {start} and bench.wait_idle(120)")
         assert notebook.page.locator(".ck-grow").get_by_role("alert").count() == 0, name
         notebook.wait(NUMBER, 2)
     # The model is the one control that needs a training first: its test is in test_panels.

@@ -67,6 +67,9 @@ SETTINGS = st.builds(
     sparsities=st.just(()) | st.just((("head", 0.5), ("conv", None))),
     layers=st.just(()) | st.just((("head", 4), ("conv", 8))),
     model=st.sampled_from(["", "fine-tuned 1"]),
+    shared=st.sampled_from([0, 16]),
+    share_method=st.sampled_from(["kmeans", "uniform"]),
+    low_rank=st.sampled_from([1.0, 0.06]),
 )
 
 
@@ -100,6 +103,13 @@ def test_points_are_there_again_tomorrow(make, tmp_path):
     kept = second._session.file(hashlib.sha256(tflite).hexdigest())
     assert kept == tflite
     assert len(second._back.options) == len(first._back.options)
+
+
+def test_points_from_before_sharing_and_low_rank_are_read():
+    kept = json.loads(json.dumps(to_plain(visit_of(Setting(0.3, weights=4)))))
+    for name in ("shared", "share_method", "share_granularity", "low_rank", "convolutions"):
+        del kept["setting"][name]
+    assert from_plain(kept) == visit_of(Setting(0.3, weights=4))
 
 
 def test_words_undo_and_what_was_compared_are_there_again(make, tmp_path):

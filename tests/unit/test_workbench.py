@@ -22,6 +22,7 @@ from compresskit.litert.inspect import Layer
 from compresskit.widgets import points as points_module
 from compresskit.widgets import training_tab, views
 from compresskit.widgets.axes import AXES
+from compresskit.widgets.controls import Controls
 from compresskit.widgets.jobs import JobProgress, Trained, Training
 from compresskit.widgets.live import AbandonedError
 from compresskit.widgets.origin import Source
@@ -96,7 +97,31 @@ SETTINGS = st.builds(
     io=st.sampled_from(["same", "uint8", "float32"]),
     layers=st.sampled_from([(), (("dense", 4),), (("conv1", 32), ("dense", 2)), (("head", 8),)]),
     own_ranges=st.sampled_from(["", "octav"]),
+    pattern=st.sampled_from(["unstructured", "2:4", "channel"]),
+    shared=st.sampled_from([0, 2, 16]),
+    share_method=st.sampled_from(["kmeans", "exact", "uniform", "binary", "ternary", "powers"]),
+    share_granularity=st.sampled_from(["layer", "channel"]),
+    low_rank=st.sampled_from([1.0, 0.25]),
+    convolutions=st.sampled_from(["keep", "tucker2", "spatial"]),
 )
+
+
+def test_sharing_and_low_rank_stand_in_their_place():
+    single = Setting(0.6, weights=32, activations=32, shared=16, low_rank=0.25)
+    assert single.recipe() == ck.Recipe(ck.Factorize(budget=0.25), ck.Prune(0.6), ck.Share(16))
+    channels = Setting(0.3, pattern="channel", low_rank=0.5, convolutions="spatial", share_method="ternary")
+    assert channels.recipe() == ck.Recipe(
+        ck.Prune(0.3, pattern="channel"),
+        ck.Factorize(budget=0.5, convolutions="spatial"),
+        ck.Share(method="ternary"),
+        ck.Quantize(),
+    )
+    assert single.describe() == "low rank with 25 % of the weights, 60 % pruned, 16 shared values"
+    assert file_name("digit_reader", single) == "digit_reader_rank25_zero60_kmeans16_float.tflite"
+    refused = Setting(shared=2, share_method="powers")
+    assert "2 powers of two" in refused.describe(), "also what cannot be has words"
+    with pytest.raises(ValueError, match="levels is 2; give"):
+        refused.recipe()
 
 
 def test_single_layers_get_bits_of_their_own():
@@ -123,7 +148,7 @@ def test_every_setting_is_described_or_refused_in_a_sentence(setting):
     try:
         recipe = setting.recipe()
     except ValueError as error:
-        assert "choose" in str(error)
+        assert "choose" in str(error) or "give" in str(error)
     else:
         assert ck.Recipe.from_json(recipe.to_json()) == recipe
 
@@ -649,6 +674,65 @@ def test_each_layer_has_a_sparsity_of_its_own(make, move):
     assert bench.setting == away and bench._own_sparsities["dense"].value == 0.8
 
 
+@pytest.mark.parametrize(
+    ("name", "index", "recipe"),
+    [
+        ("shared", 5, ck.Recipe(ck.Factorize(budget=0.25), ck.Share(32))),
+        ("share_method", 2, ck.Recipe(ck.Factorize(budget=0.25), ck.Share(8, "uniform"))),
+        ("share_granularity", 1, ck.Recipe(ck.Factorize(budget=0.25), ck.Share(8, granularity="channel"))),
+        ("low_rank", 0, ck.Recipe(ck.Share(8))),
+        ("convolutions", 2, ck.Recipe(ck.Factorize(budget=0.25, convolutions="spatial"), ck.Share(8))),
+    ],
+)
+def test_each_control_of_sharing_and_low_rank_moves_the_recipe(model, move, name, index, recipe):
+    start = Setting(weights=32, activations=32, shared=8, low_rank=0.25)
+    controls = Controls(model.layers, start, lambda _: model.tflite)
+    assert controls.setting == start
+    move(controls.fields[name], index=index)
+    assert controls.setting.recipe() == recipe
+    moved = controls.setting
+    controls.put(start)
+    assert controls.setting == start
+    controls.put(moved)
+    assert controls.setting == moved
+    assert controls.fields[name].tooltip != controls.fields[name].description
+
+
+def test_shared_and_thinner_layers_in_the_panel(make, move, tell, model):
+    bench = make(setting=Setting(0.5, weights=32, activations=32))
+    move(bench._controls["low_rank"], index=7)  # 25 %
+    assert bench.wait_idle(PATIENCE)
+    move(bench._controls["shared"], index=4)  # 16
+    assert bench.wait_idle(PATIENCE)
+    small = bench.point.compressed
+    expected = ck.compress(model, ck.Recipe(ck.Factorize(budget=0.25), ck.Prune(0.5), ck.Share(16)))
+    assert small.tflite == expected.tflite
+    assert "now dense_in and dense_out" in bench._table.value and "2 x float32" in bench._table.value
+    assert bench._table.value.count("<tr>") == 1 + len(model.layers) + 1, "as many rows as before"
+    assert "thinner layers" in bench._histogram_note.value
+    move(bench._layer, index=1)  # conv2, whole and shared
+    ticks = bench._histogram.figure["data"][2]["x"]
+    assert ticks == np.unique(small.weights("conv2")).tolist() and 8 < len(ticks) <= 16
+    assert f"share {len(ticks)} values" in bench._histogram_note.value
+    assert "ck.Factorize(budget=0.25)" in bench._toolbar.code and "ck.Share(levels=16)" in bench._toolbar.code
+    assert "low rank with 25 % of the weights, 50 % pruned, 16 shared values" in bench._table_of_points()[1]
+    bench.compare(bench.setting, ORIGINAL)
+    assert bench.wait_idle(PATIENCE)
+    assert {pair.name for pair in bench._compare.comparison.layers} >= {"dense", "dense_in", "dense_out"}
+    assert bench._picture().svg()
+    bench.undo()
+    assert bench.setting == Setting(0.5, weights=32, activations=32, low_rank=0.25)
+    move(bench._controls["low_rank"], index=0)
+    move(bench._controls["share_method"], index=3)  # binary, which has no zero to keep what is pruned
+    assert bench.wait_idle(PATIENCE)
+    assert "choose method='ternary'" in bench._status.text and bench._controls["shared"].disabled
+
+
+def test_what_low_rank_has_cut_has_no_bits_of_its_own(model):
+    with pytest.raises(ValueError, match="'dense' is cut into thinner ones"):
+        compute_point(model, Setting(low_rank=0.25, layers=(("dense", 4),), activations=32), None, None)
+
+
 SPARSITIES = st.lists(st.sampled_from([None, 0.0, 0.3, 0.5, 0.9]), min_size=3, max_size=3)
 
 
@@ -752,6 +836,8 @@ def test_a_network_with_channels_cut_out_takes_the_sliders_too(make, hand, model
         ("quantize", Setting(0.5), "The controls prune, which this training does not"),
         ("distill", Setting(0.5), "The controls prune, which this training does not"),
         ("quantize", ORIGINAL, "The weights are float"),
+        ("quantize", Setting(shared=16), "share values or cut layers"),
+        ("fine-tune", Setting(0.5, low_rank=0.25), "would not keep the zeros"),
     ],
 )
 def test_trainings_that_make_no_sense_are_refused_in_the_panel(make, hand, kind, setting, sentence):

@@ -1,0 +1,82 @@
+"""The layers of a small file beside those of the original, also where low rank made two or three of one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compresskit.compression import Compressed
+from compresskit.litert.inspect import Layer
+from compresskit.lowrank import Factors, SpatialSVD, Tucker2
+
+_SUFFIXES = (("in", "out"), ("in", "core", "out"), ("down", "across"))
+
+
+def pieces_of(before: Sequence[Layer], after: Sequence[Layer]) -> tuple[tuple[Layer, ...], ...]:
+    """Find what each layer of the original became.
+
+    Parameters
+    ----------
+    before, after
+        The layers of the original and of the small file.
+
+    Returns
+    -------
+    tuple of tuple of Layer
+        For each layer of the original, the one of its name, or the two or three that low rank made of it.
+
+    Raises
+    ------
+    ValueError
+        If a layer is gone; the sentence names it.
+    """
+    there = {layer.name: layer for layer in after}
+    found = []
+    for layer in before:
+        names = next((names for names in ((layer.name,), *_names(layer.name)) if set(names) <= set(there)), None)
+        if names is None:
+            raise ValueError(f"layer {layer.name!r} is not in the file, whose layers are {', '.join(there)}")
+        found.append(tuple(there[name] for name in names))
+    return tuple(found)
+
+
+def _names(name: str) -> tuple[tuple[str, ...], ...]:
+    """Name what low rank can make of a layer; three come before two of the same ends."""
+    return tuple(tuple(f"{name}_{end}" for end in ends) for ends in sorted(_SUFFIXES, key=len, reverse=True))
+
+
+def as_one(pieces: Sequence[Layer]) -> Layer:
+    """Add layers up to one row: bytes, parameters and multiplications, the zeros among all weights, and the types."""
+    if len(pieces) == 1:
+        return pieces[0]
+    weights = [float(np.prod(piece.shape)) for piece in pieces]
+    types = dict.fromkeys(piece.dtype for piece in pieces)
+    return replace(
+        pieces[0],
+        dtype=f"{len(pieces)} x {'/'.join(types)}",
+        bytes=sum(piece.bytes for piece in pieces),
+        parameters=sum(piece.parameters for piece in pieces),
+        macs=sum(piece.macs for piece in pieces),
+        sparsity=float(np.average([piece.sparsity for piece in pieces], weights=weights)),
+    )
+
+
+def composed(small: Compressed, name: str) -> NDArray[np.float32]:
+    """Read a layer's weights from a file: those of the layer, or the product of what low rank made of it.
+
+    Raises
+    ------
+    ValueError
+        If there is no such layer.
+    """
+    there = {layer.name for layer in small.layers}
+    for names in _names(name):
+        if name not in there and set(names) <= there:
+            parts = [small.weights(each) for each in names]
+            if len(parts) == 3:
+                return Tucker2(*parts).compose()
+            return (Factors(*parts) if parts[0].ndim == 2 else SpatialSVD(*parts)).compose()
+    return small.weights(name)
