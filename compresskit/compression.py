@@ -274,7 +274,7 @@ def _check_layers(steps: tuple[Step, ...], tflite: bytes, called: str, cut: tupl
             if name in cut:
                 raise ValueError(
                     f"{type(step).__name__}: layer {name!r} is cut into thinner ones by Factorize, and has no settings "
-                    f"of its own any more; leave it as all others, or name the layers that there are: {', '.join(known)}"
+                    f"of its own any more; leave it as all others, or name one that there is: {', '.join(known)}"
                 )
             if name not in known:
                 raise ValueError(
