@@ -53,8 +53,7 @@ LOW_RANK: Final = (
     *((f"{part} %", part / 100) for part in (90, 75, 60, 50, 40, 30, 25, 20, 15, 12, 10, 8, 6, 5, 4, 3, 2, 1)),
 )
 CONVOLUTIONS: Final = (("stay whole", "keep"), ("become three (Tucker-2)", "tucker2"), ("become two", "spatial"))
-SHARE: Final = ("shared", "share_method", "share_granularity")
-RANK: Final = ("low_rank", "convolutions")
+SHARE: Final = ("shared", "share_method", "share_granularity", "low_rank", "convolutions")
 TOOLTIPS: Final = {
     "shared": "How many values all weights of a layer share: its codebook. Packed bytes tell what it saves",
     "share_method": "k-means: each value is the mean of the weights nearest to it. Binary has two, ternary three",
@@ -149,7 +148,9 @@ class Controls:
     def still_sliders(self) -> None:
         """Still the slider of a number which the pattern, or the way to share, has of its own."""
         self.fields["sparsity"].disabled = parse_pattern(self.fields["pattern"].value).sparsity is not None
-        self.fields["shared"].disabled = bool(fixed_count(self.fields["share_method"].value))
+        shared, fixed = self.fields["shared"], fixed_count(self.fields["share_method"].value)
+        shared.disabled, shared.readout = bool(fixed), not fixed
+        shared.description = f"Shared values: {fixed}" if fixed else "Shared values"
 
     def _sparsities(self, model: str, pattern: str) -> tuple[tuple[str, float | None], ...]:
         """Read the sliders of single layers; a layer that the pattern does not fit is left out."""

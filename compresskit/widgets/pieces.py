@@ -56,7 +56,7 @@ def as_one(pieces: Sequence[Layer]) -> Layer:
     types = dict.fromkeys(piece.dtype for piece in pieces)
     return replace(
         pieces[0],
-        dtype=f"{len(pieces)} x {'/'.join(types)}",
+        dtype="/".join(types),
         bytes=sum(piece.bytes for piece in pieces),
         parameters=sum(piece.parameters for piece in pieces),
         macs=sum(piece.macs for piece in pieces),

@@ -353,8 +353,8 @@ def weights_figure(view: WeightView | None) -> dict[str, Any]:
             {"type": "scatter", "mode": "lines", "name": "before", "x": view.edges.tolist(),
              "y": [*view.before.tolist(), 0], "line": {"shape": "hv", "color": BEFORE, "width": 1.8},
              "hovertemplate": "%{y:,} weights near %{x:.3f} before<extra></extra>"},
-            {"type": "scatter", "mode": "markers", "name": "values the grid allows", "x": view.grid.tolist(),
-             "y": [0.62] * len(view.grid), "hovertemplate": "the grid has a value at %{x:.4f}<extra></extra>",
+            {"type": "scatter", "mode": "markers", "name": "values a weight can take", "x": view.grid.tolist(),
+             "y": [0.62] * len(view.grid), "hovertemplate": "a weight can be %{x:.4f}<extra></extra>",
              "marker": {"symbol": "line-ns-open", "size": 9, "color": CURRENT,
                         "line": {"width": 1.6 if len(view.grid) < 64 else 0.8}}},
         ]  # fmt: skip
@@ -421,7 +421,7 @@ def layers_table(before: Sequence[Layer], after: Sequence[Layer], files: tuple[i
         )
         rows.append(
             f'<tr><td class="ck-layer-name" title="{html.escape(f"{old.name} ({old.op}){cut}")}">'
-            f"<b>{html.escape(name)}</b></td>"
+            f"<b>{html.escape(name)}</b>{f' in {len(pieces)}' if cut else ''}</td>"
             f'<td><span class="ck-bars" aria-hidden="true">{bars}</span></td>'
             f'<td class="ck-number">{old.bytes / 1000:,.1f}</td><td class="ck-number">{new.bytes / 1000:,.1f}</td>'
             f'<td class="ck-number">{html.escape(new.dtype)}</td>'

@@ -24,7 +24,7 @@ from compresskit.widgets import axes, export, views
 from compresskit.widgets.axes import AXES, UPWARD
 from compresskit.widgets.compare import LETTERS, CompareView, Pair
 from compresskit.widgets.comparison import Comparison, compare_points
-from compresskit.widgets.controls import ALWAYS, GRID, LAYER_BITS, NO_MODEL, RANK, SHARE, Controls
+from compresskit.widgets.controls import ALWAYS, GRID, LAYER_BITS, NO_MODEL, SHARE, Controls
 from compresskit.widgets.figures import Chart
 from compresskit.widgets.jobs import Job, Trained, Training
 from compresskit.widgets.layer_by_layer import BITS, Choice, LayerByLayer
@@ -390,8 +390,7 @@ class Workbench(Panel):
         tabs = {
             "Prune": ipywidgets.VBox([self._controls["importance"], self._controls["scope"], layers]),
             "Grid": ipywidgets.VBox([self._controls[name] for name in GRID]),
-            "Share": ipywidgets.VBox([self._controls[name] for name in SHARE]),
-            "Rank": ipywidgets.VBox([self._controls[name] for name in RANK]),
+            "Share, rank": ipywidgets.VBox([self._controls[name] for name in SHARE]),
             "Train": self._training.box,
             "Plot": ipywidgets.VBox([self._axis, self._upward, self._back]),
             "Keep": self._keeping(),
@@ -1117,7 +1116,7 @@ _LEGEND: Final = (
 _WEIGHTS_LEGEND: Final = (
     '<div class="ck-legend"><span><span class="ck-key ck-line"></span>before</span>'
     '<span><span class="ck-key ck-after"></span>after</span>'
-    '<span><span class="ck-key ck-ticks"></span>values the grid allows</span></div>'
+    '<span><span class="ck-key ck-ticks"></span>values it can take</span></div>'
 )
 
 

@@ -77,9 +77,14 @@ def test_controls_have_names_and_spoken_values(workbench):
     behind = {
         "Prune": [("combobox", "What stays"), ("slider", "Weights of conv2 set to zero")],
         "Grid": [("combobox", "Range of the grid"), ("group", "One scale for")],
+        "Share, rank": [
+            ("slider", "Shared values in each layer"), ("combobox", "How the shared values"),
+            ("group", "One codebook for"), ("slider", "Part of the weights that low rank keeps"),
+            ("combobox", "What low rank does"),
+        ],
         "Train": [("group", "What the training"), ("slider", "Epochs"), ("button", "Fine-tune"), ("button", "Cancel")],
         "Plot": [("combobox", "Go back to a point"), ("combobox", "What the plot shows from left")],
-    }
+    }  # fmt: skip
     height = page.locator(".ck-controls").bounding_box()["height"]
     for name, controls in behind.items():
         tab(notebook, name)

@@ -118,9 +118,9 @@ MOVES = [
 
 # The same, for what does something only once values are shared and layers cut.
 SHARED_MOVES = [
-    ("Share", "shared", "ArrowRight"), ("Share", "share-method", "ternary: -a, 0, a"),
-    ("Share", "share-granularity", "each channel"), ("Rank", "low-rank", "ArrowLeft"),
-    ("Rank", "convolutions", "become two"),
+    ("Share, rank", "shared", "ArrowRight"), ("Share, rank", "share-method", "ternary: -a, 0, a"),
+    ("Share, rank", "share-granularity", "each channel"), ("Share, rank", "low-rank", "ArrowLeft"),
+    ("Share, rank", "convolutions", "become two"),
 ]  # fmt: skip
 
 

@@ -707,7 +707,7 @@ def test_shared_and_thinner_layers_in_the_panel(make, move, tell, model):
     small = bench.point.compressed
     expected = ck.compress(model, ck.Recipe(ck.Factorize(budget=0.25), ck.Prune(0.5), ck.Share(16)))
     assert small.tflite == expected.tflite
-    assert "now dense_in and dense_out" in bench._table.value and "2 x float32" in bench._table.value
+    assert "now dense_in and dense_out" in bench._table.value and "<b>dense</b> in 2<" in bench._table.value
     assert bench._table.value.count("<tr>") == 1 + len(model.layers) + 1, "as many rows as before"
     assert "thinner layers" in bench._histogram_note.value
     move(bench._layer, index=1)  # conv2, whole and shared
@@ -726,6 +726,7 @@ def test_shared_and_thinner_layers_in_the_panel(make, move, tell, model):
     move(bench._controls["share_method"], index=3)  # binary, which has no zero to keep what is pruned
     assert bench.wait_idle(PATIENCE)
     assert "choose method='ternary'" in bench._status.text and bench._controls["shared"].disabled
+    assert bench._controls["shared"].description == "Shared values: 2"
 
 
 def test_what_low_rank_has_cut_has_no_bits_of_its_own(model):
