@@ -180,11 +180,14 @@ def lab_command(folder: Path, notebook: str, port: int, browser: bool) -> list[s
 
 def lab_environment() -> dict[str, str]:
     """Return the variables that the lab is started with."""
+    from compresskit.app import memory_settings
+
     paths = [str(SETTINGS), *filter(None, [os.environ.get("JUPYTER_CONFIG_PATH")])]
     return {
         "JUPYTER_CONFIG_PATH": os.pathsep.join(paths),
         "JUPYTER_PREFER_ENV_PATH": "1",  # the kernel of this environment, and not one of the same name in the home
         "COMPRESSKIT_LAB": sys.prefix,  # for the doctor
+        **memory_settings(),
     }
 
 

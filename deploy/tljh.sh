@@ -38,7 +38,7 @@ chmod a-w "$SHARED"/* && chmod -R a+rX "$SHARED"
 install -d -m 755 "$TLJH/config/jupyterhub_config.d"
 cat >"$TLJH/config/jupyterhub_config.d/compresskit.py" <<CONFIG
 # Written by deploy/tljh.sh. JupyterHub reads it when it starts.
-c.Spawner.environment.update({"COMPRESSKIT_DATA": "$SHARED", "COMPRESSKIT_OFFLINE": "1"})
+c.Spawner.environment.update({"COMPRESSKIT_DATA": "$SHARED", "COMPRESSKIT_OFFLINE": "1", "MALLOC_ARENA_MAX": "2"})
 c.Spawner.args.extend(["--LabApp.extension_manager=readonly"])
 c.Spawner.default_url = "/lab/tree/compresskit/notebooks/00_start_here.ipynb"
 CONFIG

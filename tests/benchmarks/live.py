@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import numpy as np
 import psutil
 
 import compresskit as ck
+from compresskit.app import memory_settings
 from compresskit.compression import Draft, draft
 from compresskit.data import Split
 from compresskit.evaluation import Score
@@ -124,11 +126,12 @@ def live_against_converter() -> list[Row]:
 
 @contextmanager
 def kernel() -> Iterator[tuple[Any, Any]]:
-    """Start a Jupyter kernel of this Python, and end it."""
+    """Start a Jupyter kernel of this Python as the lab starts it, and end it."""
     from jupyter_client.manager import KernelManager
 
     manager = KernelManager(kernel_name="python3")
-    manager.start_kernel(extra_arguments=["--HistoryManager.enabled=False"])
+    environment = {**os.environ, **memory_settings()}
+    manager.start_kernel(extra_arguments=["--HistoryManager.enabled=False"], env=environment)
     client = manager.client()
     client.start_channels()
     try:

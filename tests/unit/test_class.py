@@ -14,6 +14,7 @@ import yaml
 from traitlets.config import Config
 
 from compresskit import cli
+from compresskit.app import memory_settings
 from compresskit.data import cache
 from compresskit.data.sources import copy_mnist
 
@@ -166,6 +167,7 @@ def test_the_hub_is_set_up_as_the_script_says(tmp_path):
     c.Spawner.environment = {"THEIRS": "stays"}
     exec((hub / "config" / "jupyterhub_config.d" / "compresskit.py").read_text(), {"c": c})
     expected = {"THEIRS": "stays", "COMPRESSKIT_DATA": str(tmp_path / "shared"), "COMPRESSKIT_OFFLINE": "1"}
+    expected |= memory_settings()
     assert c.Spawner.environment == expected
     first = tmp_path / "skel" / c.Spawner.default_url.removeprefix("/lab/tree/")
     assert first.is_file() and (first.parent / "solutions").is_dir()

@@ -233,6 +233,7 @@ class TestLab:
             assert len(started) == 1
             assert started[0].cmdline()[0] == sys.executable
             assert "PYTHONPATH" not in started[0].environ()
+            assert started[0].environ()["MALLOC_ARENA_MAX"], "a kernel kept small"
             assert started[0].environ()["COMPRESSKIT_LAB"] == sys.prefix
             (connection,) = lab.home.rglob(f"kernel-{kernel['id']}.json")
             assert "curve_publickey" in json.loads(connection.read_text())
