@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
 
+from compresskit.factorized import factorize
 from compresskit.litert.inspect import Layer
 from compresskit.litert.inspect import layers as layers_of
 from compresskit.pruning.patterns import parse_pattern
+from compresskit.recipe import Factorize
 from compresskit.widgets.panel import choice_of, list_of, number_slider, slider_of
+from compresskit.widgets.pieces import pieces_of
 from compresskit.widgets.points import Setting, fixed_count
 
 NO_MODEL: Final = ""
@@ -117,28 +121,22 @@ class Controls:
             layer.name: slider_of(layer.name, OWN_SPARSITIES, AS_ALL, f"ck-own-sparsity-{place}")
             for place, layer in enumerate(layers)
         }
-        self.layer_bits, self._own_ranges = dict(setting.layers), setting.own_ranges
-        self._put_sparsities(setting)
+        self.layer_bits: dict[str, int] = {}
+        self._put_own(setting)
         self.still_sliders()
 
     @property
     def setting(self) -> Setting:
         """Where the fields stand."""
         values = {name: field.value for name, field in self.fields.items()}
-        layers = tuple((name, bits) for name, bits in self.layer_bits.items() if bits and bits != values["weights"])
-        return Setting(
-            **{**values, "sparsity": round(float(values["sparsity"]), 4)},
-            layers=layers,
-            own_ranges=self._own_ranges,
-            sparsities=self._sparsities(values["model"], values["pattern"]),
-        )
+        alike = Setting(**{**values, "sparsity": round(float(values["sparsity"]), 4)}, own_ranges=self._own_ranges)
+        return replace(alike, layers=self._bits(alike), sparsities=self._sparsities(alike))
 
     def put(self, setting: Setting) -> None:
         """Put the fields somewhere; what watches them hears of each."""
         for name, field in self.fields.items():
             field.value = getattr(setting, name)
-        self._put_sparsities(setting)
-        self.layer_bits, self._own_ranges = dict(setting.layers), setting.own_ranges
+        self._put_own(setting)
 
     def set_bits(self, layer: str, bits: int) -> None:
         """Give a layer bits of its own; 0 gives it those of all."""
@@ -152,30 +150,72 @@ class Controls:
         shared.disabled, shared.readout = bool(fixed), not fixed
         shared.description = f"Shared values: {fixed}" if fixed else "Shared values"
 
-    def _sparsities(self, model: str, pattern: str) -> tuple[tuple[str, float | None], ...]:
+    def _bits(self, alike: Setting) -> tuple[tuple[str, int], ...]:
+        """List the bits of single layers; what low rank makes of a layer has those of the layer."""
+        own = {name: bits for name, bits in self.layer_bits.items() if bits and bits != alike.weights}
+        names = self._later(alike)[1] if own else {}
+        return tuple((each, bits) for name, bits in own.items() for each in names.get(name, (name,)))
+
+    def _sparsities(self, alike: Setting) -> tuple[tuple[str, float | None], ...]:
         """Read the sliders of single layers; a layer that the pattern does not fit is left out."""
-        unfit = _unfit(self._tflite_of(model), pattern)
         own = {name: slider.value for name, slider in self.own_sparsities.items()}
+        free = parse_pattern(alike.pattern).kind in _FIT_ALL
+        if free and all(value == AS_ALL for value in own.values()):
+            return ()
+        tflite, names = self._pruned_file(alike)
+        unfit = _unfit(tflite, alike.pattern)
         if not unfit and all(value == AS_ALL for value in own.values()):
             return ()
         return tuple(
-            (name, 0.0 if name in unfit else None if value == AS_ALL else float(value)) for name, value in own.items()
+            (each, 0.0 if each in unfit else None if value == AS_ALL else float(value))
+            for name, value in own.items()
+            for each in names.get(name, (name,))
         )
 
-    def _put_sparsities(self, setting: Setting) -> None:
-        """Put the sliders of single layers where a setting has them."""
-        own = dict(setting.sparsities)
-        unfit = _unfit(self._tflite_of(setting.model), setting.pattern)
+    def _put_own(self, setting: Setting) -> None:
+        """Put the sliders and the bits of single layers where a setting has them."""
+        self._own_ranges = setting.own_ranges
+        if not (setting.layers or setting.sparsities):
+            setting = replace(setting, low_rank=1.0)  # nothing that would have to be looked for in thinner layers
+        own, (tflite, names) = dict(setting.sparsities), self._pruned_file(setting)
+        unfit = _unfit(tflite, setting.pattern)
         for name, slider in self.own_sparsities.items():
-            value = None if name in unfit else own.get(name)
-            slider.value = AS_ALL if value is None else round(value, 2)
+            found = [own[each] for each in (*names.get(name, ()), name) if each in own and each not in unfit]
+            slider.value = AS_ALL if not found or found[0] is None else round(found[0], 2)
+        wholes = {each: name for name, pieces in self._later(setting)[1].items() for each in pieces}
+        self.layer_bits = {wholes.get(name, name): bits for name, bits in setting.layers}
+
+    def _pruned_file(self, setting: Setting) -> tuple[bytes, Mapping[str, tuple[str, ...]]]:
+        """Give the float file that is pruned, and what each layer is there: channels go before low rank comes."""
+        return self._later(replace(setting, low_rank=1.0) if setting.pattern == "channel" else setting)
+
+    def _later(self, setting: Setting) -> tuple[bytes, Mapping[str, tuple[str, ...]]]:
+        """Give the float file that the steps after low rank see, and what each layer is there."""
+        return _cut(self._tflite_of(setting.model), setting.factorizes())
+
+
+_FIT_ALL: Final = ("unstructured", "channel")
+
+
+@functools.lru_cache(maxsize=8)
+def _cut(tflite: bytes, steps: tuple[Factorize, ...]) -> tuple[bytes, Mapping[str, tuple[str, ...]]]:
+    """Cut a float model's layers; give the file, and the names of what each layer became."""
+    if not steps:
+        return tflite, {}
+    try:
+        base = factorize(tflite, steps).base
+    except ValueError:
+        return tflite, {}  # there is no such file: the point says why
+    before = layers_of(tflite)
+    pieces = pieces_of(before, layers_of(base))
+    return base, {old.name: tuple(each.name for each in new) for old, new in zip(before, pieces, strict=True)}
 
 
 @functools.lru_cache(maxsize=32)
 def _unfit(tflite: bytes, pattern: str) -> frozenset[str]:
     """Find the layers that a pattern does not fit: N:M and blocks have to divide the weights."""
     chosen = parse_pattern(pattern)
-    if chosen.kind in ("unstructured", "channel"):
+    if chosen.kind in _FIT_ALL:
         return frozenset()
     rows, columns = (1, chosen.size[1]) if chosen.kind == "n:m" else chosen.size
     found = []

@@ -729,6 +729,31 @@ def test_shared_and_thinner_layers_in_the_panel(make, move, tell, model):
     assert bench._controls["shared"].description == "Shared values: 2"
 
 
+def test_settings_of_a_layer_go_over_to_what_low_rank_makes_of_it(model, move):
+    start = Setting(0.5, low_rank=0.25, activations=32)
+    controls = Controls(model.layers, start, lambda _: model.tflite)
+    move(controls.own_sparsities["dense"], index=81)  # 80 %
+    controls.set_bits("dense", 4)
+    moved = controls.setting
+    assert dict(moved.sparsities) == {"conv1": None, "conv2": None, "dense_in": 0.8, "dense_out": 0.8, "head": None}
+    assert moved.layers == (("dense_in", 4), ("dense_out", 4))
+    assert ck.compress(model, moved.recipe()).size < ck.compress(model, start.recipe()).size
+    controls.put(start)
+    assert controls.setting == start and controls.own_sparsities["dense"].value == -1
+    controls.put(moved)
+    assert controls.setting == moved and controls.own_sparsities["dense"].value == 0.8
+    assert controls.layer_bits == {"dense": 4}
+    move(controls.fields["low_rank"], index=0)  # off: whole again, with the same of its own
+    assert controls.setting.layers == (("dense", 4),) and dict(controls.setting.sparsities)["dense"] == 0.8
+    controls.put(Setting(pattern="2:4", low_rank=0.25))
+    assert ck.compress(model, ck.Recipe(*controls.setting.factorizes())).layers[3].shape[1] % 4
+    steps = controls.setting.recipe().prunes
+    assert steps == (ck.Prune(pattern="2:4", layers=("conv2", "dense_in", "head")),), (
+        "those with a multiple of 4 inputs"
+    )
+    assert ck.compress(model, ck.Recipe(*controls.setting.factorizes(), *steps)).layers[-1].sparsity == 0.5
+
+
 def test_what_low_rank_has_cut_has_no_bits_of_its_own(model):
     with pytest.raises(ValueError, match="'dense' is cut into thinner ones"):
         compute_point(model, Setting(low_rank=0.25, layers=(("dense", 4),), activations=32), None, None)
