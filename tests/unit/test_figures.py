@@ -47,6 +47,9 @@ def test_colours_are_roles():
 def test_the_style_sheet_touches_panels_only():
     sheet = re.sub(r"/\*.*?\*/", "", style.style_tag(), flags=re.S).removeprefix("<style>").removesuffix("</style>")
     sheet = re.sub(r"@media[^{]*\{(.*)\}\s*$", r"\1", sheet, flags=re.S)
+    keyframes = r"@keyframes\s+(\S+)\s*\{(?:[^{}]*\{[^{}]*\})*\s*\}"
+    assert all(name.startswith("ck-") for name in re.findall(keyframes, sheet)), "a name that others may have too"
+    sheet = re.sub(keyframes, "", sheet)
     for selectors in re.findall(r"([^{}]+)\{[^{}]*\}", sheet):
         for selector in selectors.split(","):
             assert ".compresskit" in selector, selector
