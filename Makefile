@@ -53,8 +53,8 @@ imports: setup  ## import rules
 bench: setup  ## measure, print a table, write build/bench.json
 	@$(BIN)/python -m tests.benchmarks
 
-fuzz: setup  ## the long form of the tests with random files and recipes
-	@COMPRESSKIT_FUZZ=1000 $(BIN)/python -m pytest tests/unit -k "corrupt or fuzz or damaged or random_recipes" -n 2
+fuzz: setup  ## the long form of the tests with random files and recipes, and of a cell run again
+	@COMPRESSKIT_FUZZ=1000 $(BIN)/python -m pytest tests/unit -k "corrupt or fuzz or damaged or random_recipes or rerun" -n 2
 
 monkey: setup  ## ten minutes of random clicking and typing in the workbench (SEED=7 SECONDS=600)
 	@COMPRESSKIT_HANDS_SECONDS=$(or $(SECONDS),600) COMPRESSKIT_HANDS_SEED=$(or $(SEED),7) \

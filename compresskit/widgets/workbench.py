@@ -845,6 +845,7 @@ class Workbench(Panel):
             self._session.close()
         self._files.clear()  # a notebook's history holds on to the workbench of each run of a cell
         self._live.forget()
+        self.point = None
 
     def _on_back(self, change: Any) -> None:
         visit = change["new"]
