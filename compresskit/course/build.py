@@ -42,8 +42,8 @@ COURSE_MAP = "<!-- course map -->"
 
 _OPEN = re.compile(r"^(?P<indent>\s*)# >>> solution(?::\s*(?P<stub>.*\S))?\s*$")
 _CLOSE = re.compile(r"^\s*# <<< solution\s*$")
-_LESSON = re.compile(r"^(\d\d_\w+|glossary|workbench)$")
-_LINK = re.compile(r"\]\((?P<page>(?:\d\d_\w+|glossary|workbench))\.md(?P<anchor>#[^)\s]*)?\)")
+_LESSON = re.compile(r"^(\d\d_\w+|glossary|own_models|workbench)$")
+_LINK = re.compile(r"\]\((?P<page>(?:\d\d_\w+|glossary|own_models|workbench))\.md(?P<anchor>#[^)\s]*)?\)")
 _METADATA = {
     "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
@@ -399,7 +399,7 @@ def _lesson_link(name: str, wanted_by: str, titles: dict[str, str]) -> str:
 
 
 def _notebook_link(match: re.Match[str], *, solved: bool) -> str:
-    # Glossary and workbench have no solutions copy, so from the solutions folder they are one level up.
+    # Pages without a number have no solutions copy, so from the solutions folder they are one level up.
     up = "../" if solved and not match["page"][:2].isdigit() else ""
     return f"]({up}{match['page']}.ipynb{match['anchor'] or ''})"
 

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 from float_networks import FloatNetwork
+from sklearn.datasets import load_digits
 
 import compresskit as ck
 from compresskit import pruned
+from compresskit.course.build import read_lesson
 from compresskit.data import Split
+from compresskit.data.folders import FILES
+from compresskit.data.idx import write_idx
 from compresskit.widgets.points import Setting, compute_point
 
+ROOT = Path(__file__).resolve().parents[2]
 RANDOM = np.random.default_rng(5)
 
 
@@ -106,3 +115,55 @@ def test_labels_that_the_model_does_not_know_are_refused(own):
         ck.Workbench(
             own / "mine.tflite", ((data.train.images, data.train.labels + 7), (data.test.images, data.test.labels + 7))
         )
+
+
+@pytest.fixture(scope="module")
+def page():
+    """The code cells of the page about own models by heading, in order."""
+    cells, heading = {}, ""
+    for cell in read_lesson(ROOT / "lessons" / "own_models.md").cells:
+        if cell.cell_type == "markdown":
+            heading = [heading, *re.findall(r"^## (.+)$", cell.source, re.MULTILINE)][-1]
+        else:
+            cells.setdefault(heading, []).append(cell.source)
+    return cells
+
+
+def run_clothes(page, trained_here):
+    """Run the page's part on Fashion-MNIST in the working folder, with the functions that an earlier part defines."""
+    names = {"np": np, "ck": ck, "Path": Path, "dataclasses": dataclasses, "trained_here": False}
+    exec(next(source for source in page["A table of numbers"] if "def train_dense" in source), names)
+    names["trained_here"] = trained_here
+    for source in page["Clothes instead of digits"]:
+        exec(source, names)
+    return names
+
+
+def test_the_page_says_where_fashion_mnist_belongs(page, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert run_clothes(page, trained_here=True)["wardrobe"] is None
+    assert capsys.readouterr().out.startswith("No folder data/fashion: put the four files")
+
+
+@pytest.mark.train
+def test_the_page_works_on_files_as_those_of_fashion_mnist(page, tmp_path, monkeypatch, capsys):
+    images, labels = load_digits(return_X_y=True)  # 8 x 8 pixels of 0 to 16, for want of the clothes themselves
+    images = np.kron(images.reshape(-1, 8, 8), np.ones((3, 3))) * 15
+    images = np.pad(images, ((0, 0), (2, 2), (2, 2))).astype(np.uint8)
+    again = np.tile(np.arange(1500), 5)
+    folder = tmp_path / "data" / "fashion"
+    folder.mkdir(parents=True)
+    arrays = (images[again], labels[again], images[1500:], labels[1500:])
+    for name, array in zip(FILES, arrays, strict=True):
+        write_idx(folder / name, array.astype(np.uint8))
+    monkeypatch.chdir(tmp_path)
+    names = run_clothes(page, trained_here=True)
+    bench = names["wardrobe"]
+    try:
+        assert bench.wait_idle(120) and bench.point.score.accuracy > 0.8
+        assert len(names["clothes"].train) == 6000 and len(bench.test) == 297
+        assert bench.point.compressed.size < bench.checkpoint.size / 3
+    finally:
+        bench.close()
+    rows = capsys.readouterr().out.splitlines()
+    assert "6,000 images to train on, 297 to test" in rows and rows[-1].startswith("80 % zeros, int8")
