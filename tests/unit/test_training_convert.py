@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 import compresskit as ck
+from compresskit.data import Split
 from compresskit.litert import inspect
+from compresskit.litert import model as files
 from compresskit.litert.runtime import outputs
 
 pytestmark = pytest.mark.train
@@ -62,6 +64,23 @@ def test_parameters_are_those_of_the_literature():
     assert {name: build(name).count_params() for name in counts} == counts
     with pytest.raises(ValueError, match=r"name is 'lenet6'.*choose one of digit_reader"):
         build("lenet6")
+
+
+def test_a_reshape_whose_sizes_are_computed_while_running_is_no_hindrance():
+    """The head of Keras's own MobileNets: SHAPE, STRIDED_SLICE and PACK make the new shape, in whole numbers."""
+    image = tf_keras.Input((8, 8, 3))
+    x = tf_keras.layers.Conv2D(6, 3, activation="relu")(image)
+    x = tf_keras.layers.GlobalAveragePooling2D(keepdims=True)(x)
+    x = tf_keras.layers.Reshape((4,))(tf_keras.layers.Conv2D(4, 1)(x))
+    checkpoint = to_checkpoint(tf_keras.Model(image, x), "reshaped")
+    images = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 3), np.uint8)
+    examples = Split(images, np.zeros(40, int))
+    made = files.read(checkpoint.tflite)
+    assert "PACK" in {files.operator_name(made, op) for op in made.subgraphs[0].operators}
+    for step in (ck.Quantize(), ck.Quantize(activations=32)):
+        small = ck.compress(checkpoint, ck.Recipe(step), examples)
+        agree = ck.evaluate(small, examples).predictions == ck.evaluate(checkpoint, examples).predictions
+        assert agree.mean() > 0.7
 
 
 def test_the_seed_decides_the_initial_weights_and_nothing_else_does():
