@@ -42,7 +42,7 @@ SAME_BOUND = 0.05
 _CARRIERS = ("QUANTIZE", "DEQUANTIZE")
 
 _SHAPES = ("int32", "int64")
-"""What sizes are computed in, as for a Reshape: they have no examples along their first axis, and nothing to compare."""
+"""What sizes are computed in, as for a Reshape: no examples along their first axis, and nothing to compare."""
 
 
 def check_file(

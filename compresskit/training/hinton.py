@@ -325,6 +325,11 @@ def ship_teacher(folder: Path, path: Path = SHIPPED_TEACHER) -> None:
     small.save(path)
 
 
+def shipped_teacher(path: Path = SHIPPED_TEACHER) -> Checkpoint:
+    """Read the large net as it comes with the course. It can be run and asked, not made smaller again."""
+    return Checkpoint(TEACHER, path.read_bytes())
+
+
 def row_named(name: str) -> Row:
     """Look a row of the table up.
 

@@ -99,6 +99,18 @@ def test_a_row_is_really_trained(digits, tmp_path):
     assert found.corrected is not None and found.corrected <= found.errors and found.lift > 0
 
 
+def test_the_shipped_teacher_reads_as_well_as_the_table_says(digits):
+    teacher = hinton.shipped_teacher()
+    table_says = next(each.errors for each in load_results() if each.row == "large net (2 x 1,200)")
+    assert abs(ck.evaluate(teacher, digits.test).errors - table_says) <= 5, "8 bits change little"
+
+
+def test_the_small_net_distilled_reaches_the_paper_s_74():
+    name = "small net distilled on jittered digits"
+    found = [each.errors for each in load_results() if each.row == name]
+    assert len(found) == 5 and np.median(found) <= 74
+
+
 def test_the_command_prints_the_table(capsys):
     assert main(["hinton", "--table"]) == 0
     assert "small net distilled, T = 20" in capsys.readouterr().out
