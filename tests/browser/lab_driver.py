@@ -243,6 +243,15 @@ class NotebookPage:
         """Wait until a JavaScript expression holds."""
         self.page.wait_for_function(script, arg=argument)
 
+    def point_at(self, x: float, y: float) -> None:
+        """Bring the mouse to a point of a chart, and wait until plotly has seen it: from then on a click counts."""
+        hovered = "[...document.querySelectorAll('.js-plotly-plot')].some((plot) => plot._hoverdata?.length)"
+        self.page.mouse.move(1, 1)
+        self.wait(f"() => !{hovered}")
+        self.page.mouse.move(x - 2, y)
+        self.page.mouse.move(x, y, steps=5)
+        self.wait(f"() => {hovered}")
+
     def kernel(self, code: str) -> str:
         """Run code in the notebook's kernel, beside the notebook; gives what it printed. Raises what it raised."""
         printed, error = self.page.evaluate(

@@ -123,8 +123,7 @@ def test_a_click_on_a_point_goes_back(workbench):
         " const b = points[i].getBoundingClientRect();"
         " return [b.x + b.width / 2, b.y + b.height / 2]; }"
     )
-    notebook.page.mouse.move(place[0] - 40, place[1])
-    notebook.page.mouse.move(*place, steps=5)
+    notebook.point_at(*place)
     notebook.page.locator(".hoverlayer .hovertext").wait_for()
     assert "8-bit weights" in notebook.page.locator(".hoverlayer .hovertext").text_content()
     notebook.page.mouse.down()
@@ -170,10 +169,7 @@ def test_undo_names_and_two_points_side_by_side(workbench):
         )
 
     for chosen in (1, 2):
-        across, down = place(chosen)
-        page.mouse.move(across - 40, down)
-        page.mouse.move(across, down, steps=5)
-        page.locator(".hoverlayer .hovertext").wait_for()
+        notebook.point_at(*place(chosen))
         page.keyboard.down("Shift")
         page.mouse.down()
         page.mouse.up()

@@ -54,7 +54,7 @@ def test_the_table_of_schemes_fills_and_is_sorted(open_notebook, width):
 
 @pytest.mark.parametrize("width", [1000, 1440])
 def test_bits_are_set_by_a_button_and_by_a_bar(open_notebook, width):
-    notebook = open_notebook([LAYERS], width=width, height=1100)
+    notebook = open_notebook([LAYERS], width=width, height=1100, fresh=True)  # clicks on a chart need it
     notebook.run_all()
     page = notebook.page
     assert notebook.kernel(IDLE) == "True\n"
@@ -69,9 +69,7 @@ def test_bits_are_set_by_a_button_and_by_a_bar(open_notebook, width):
     page.get_by_text("227,320 bytes").wait_for()
     bar = page.locator(".js-plotly-plot .barlayer .trace").nth(2).locator(".point").nth(2).bounding_box()
     x, y = bar["x"] + bar["width"] / 2, bar["y"] + 8  # near its top: on a logarithmic axis a bar has no bottom
-    page.mouse.move(x - 2, y)
-    page.mouse.move(x, y)
-    page.wait_for_timeout(200)
+    notebook.point_at(x, y)
     page.mouse.click(x, y)
     notebook.wait("() => document.querySelector('.ck-bits-2 .mod-active').textContent.trim() === '2'")
     assert notebook.kernel(IDLE) == "True\n"
