@@ -93,8 +93,8 @@ def browser(out: Out = None) -> Counts:
     return found
 
 
-# One after another; the stages of one wave run at once. mypy has one thread, a browser test waits for the page half
-# of its time, and a notebook for its kernel to start.
+# One after another; the stages of one wave run at once. mypy has one thread. Notebooks and browser tests beside each
+# other took as long as one after the other, and a starved browser loses clicks.
 WAVES: tuple[dict[str, Stage], ...] = (
     {
         "lint": lambda out: check("ruff", "check", ".", out=out),
@@ -104,7 +104,8 @@ WAVES: tuple[dict[str, Stage], ...] = (
         "notebook tests": lambda out: tests("tests/notebook", out=out),
     },
     {"unit tests": lambda out: tests("tests/unit", *TWO_WORKERS, out=out)},
-    {"notebooks": notebooks, "browser tests": browser},
+    {"notebooks": notebooks},
+    {"browser tests": browser},
 )
 
 
