@@ -891,7 +891,9 @@ class Workbench(Panel):
         self._say(f"reading {which}", "busy")
 
     def _on_error(self, _setting: Setting, message: str) -> None:
-        self._known = None
+        if self._known is not None:  # a place shown on the way, that was overtaken: the ring goes back to the last file
+            self._known = None
+            self._draw_tradeoff()
         self._status.say("error", "", message)
 
     def _say_error(self, error: Exception) -> None:
