@@ -54,7 +54,7 @@ def test_the_table_of_schemes_fills_and_is_sorted(open_notebook, width):
 
 @pytest.mark.parametrize("width", [1000, 1440])
 def test_bits_are_set_by_a_button_and_by_a_bar(open_notebook, width):
-    notebook = open_notebook([LAYERS], width=width, height=1100, fresh=True)  # clicks on a chart need it
+    notebook = open_notebook([LAYERS], width=width, height=1100)
     notebook.run_all()
     page = notebook.page
     assert notebook.kernel(IDLE) == "True\n"

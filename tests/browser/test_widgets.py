@@ -46,6 +46,7 @@ def test_eight_charts_load_plotly_once_and_go_from_under_the_mouse(open_notebook
         notebook.kernel(f"box.children = [box.children[0], *charts[:{left}]]")
         notebook.wait("(n) => document.querySelectorAll('.js-plotly-plot').length === n", left)
     notebook.page.wait_for_timeout(200)
+    notebook.page.evaluate("() => clearInterval(window.ckMoving)")  # the page is passed on to the next test
     assert notebook.errors == []
 
 
@@ -61,7 +62,7 @@ def test_a_reloaded_page_shows_the_last_state(open_notebook):
 
 
 def test_a_click_reaches_python(open_notebook):
-    notebook = open_notebook([CHARTS], fresh=True)  # in a page passed on, plotly's click was seen to be lost
+    notebook = open_notebook([CHARTS])
     notebook.run_all()
     notebook.wait("() => document.querySelector('.js-plotly-plot')?.dataset.drawn")
     box = notebook.page.evaluate(
