@@ -27,6 +27,7 @@ from compresskit.widgets.panel import slider_of as choices_slider
 from compresskit.widgets.picture import Picture
 from compresskit.widgets.style import AFTER, BEFORE, CURRENT
 from compresskit.widgets.views import ACCURACY_TICKS, kilobytes, percent
+from compresskit.widgets.worker import Worker
 from compresskit.zoo import Checkpoint, load_model, model_names
 
 HEIGHT: Final = 360
@@ -167,59 +168,6 @@ def train_pair(
     return Pair(seed, scores[0], scores[1])
 
 
-class Job:
-    """One piece of work at a time, on a thread of its own.
-
-    Parameters
-    ----------
-    on_end
-        Called with the result, or with the exception, on that thread.
-
-    Attributes
-    ----------
-    cancel : threading.Event
-        Set it to end the work under way.
-    """
-
-    def __init__(self, on_end: Callable[[Any], None]) -> None:
-        self.cancel = threading.Event()
-        self._on_end = on_end
-        self._thread: threading.Thread | None = None
-
-    @property
-    def busy(self) -> bool:
-        """Whether it is at work."""
-        return self._thread is not None and self._thread.is_alive()
-
-    def start(self, work: Callable[[], Any]) -> None:
-        """Begin.
-
-        Raises
-        ------
-        RuntimeError
-            If it is at work already.
-        """
-        if self.busy:
-            raise RuntimeError("A training is under way; cancel it, or wait for its end.")
-        self.cancel.clear()
-
-        def run() -> None:
-            try:
-                result: Any = work()
-            except Exception as error:  # told to the panel: a thread that dies in silence is a frozen panel
-                result = error
-            self._on_end(result)
-
-        self._thread = threading.Thread(target=run, name="compresskit-distiller", daemon=True)
-        self._thread.start()
-
-    def wait(self, timeout: float | None = None) -> bool:
-        """Wait for the end; False when the time was up first."""
-        if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join(timeout)
-        return not self.busy
-
-
 class Distiller(Panel):
     """The panel: teacher, student, temperature, alpha; two curves, and the plot on which all pairs are kept.
 
@@ -261,7 +209,7 @@ class Distiller(Panel):
             self._figure(), height=HEIGHT, label="Accuracy while training; size and accuracy of all students",
             lock=self.lock,
         )  # fmt: skip
-        self._job = Job(self._on_end)
+        self._job = Worker(self._on_end, "compresskit-distiller")
         self._watch(self.kind, self._on_kind)
         for control in (self.teacher, self.width, self.temperature, self.alpha):
             self._watch(control, lambda _: self._show())
@@ -314,7 +262,7 @@ class Distiller(Panel):
 
         Raises
         ------
-        RuntimeError
+        ValueError
             If a training is under way.
         """
         if [name for name in ("tensorflow", "tf_keras") if importlib.util.find_spec(name) is None]:

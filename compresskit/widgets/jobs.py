@@ -22,6 +22,7 @@ import numpy as np
 
 from compresskit.data import Digits
 from compresskit.recipe import Recipe
+from compresskit.widgets.worker import Worker
 from compresskit.zoo import Checkpoint
 
 KINDS: Final = ("fine-tune", "quantize", "distill")
@@ -129,19 +130,18 @@ class Job:
     ) -> None:
         self._on_progress, self._on_end = on_progress, on_end
         self._lock = threading.Lock()
-        self._thread: threading.Thread | None = None
+        self._worker = Worker(lambda result: self._on_end(result), "compresskit-job")
         self._process: subprocess.Popen[str] | None = None
-        self._cancelled = False
 
     @property
     def busy(self) -> bool:
         """Whether a training is under way."""
-        return self._thread is not None and self._thread.is_alive()
+        return self._worker.busy
 
     @property
     def cancelling(self) -> bool:
         """Whether the training under way was told to end."""
-        return self._cancelled
+        return self._worker.cancel.is_set()
 
     def start(self, model: Checkpoint, training: Training, digits: Digits) -> None:
         """Begin; the result is told to `on_end`.
@@ -160,16 +160,12 @@ class Job:
                 f"The model {model.name!r} came as a .tflite file, which cannot be trained; bring the Keras model that "
                 "it was made of."
             )
-        self._cancelled = False
-        self._thread = threading.Thread(
-            target=self._work, args=(model, training, digits), name="compresskit-job", daemon=True
-        )
-        self._thread.start()
+        self._worker.start(lambda: self._train(model, training, digits))
 
     def cancel(self) -> None:
         """End the training under way after its present step; what it reached is told to `on_end`."""
         with self._lock:
-            self._cancelled = True
+            self._worker.cancel.set()
             if self._process is not None and self._process.stdin is not None and not self._process.stdin.closed:
                 self._process.stdin.close()
 
@@ -177,36 +173,28 @@ class Job:
         """End the training under way, at once; nothing is told any more."""
         with self._lock:
             self._on_end, self._on_progress = (lambda _: None), (lambda _: None)
-            self._cancelled = True
+            self._worker.cancel.set()
             if self._process is not None:
                 self._process.kill()
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait for the end; False when the time was up first."""
-        if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join(timeout)
-        return not self.busy
+        return self._worker.wait(timeout)
 
-    def _work(self, model: Checkpoint, training: Training, digits: Digits) -> None:
-        try:
-            with tempfile.TemporaryDirectory(prefix="compresskit-job-") as name:
-                result: Trained | Exception = self._run(Path(name), model, training, digits)
-        except Exception as error:  # told to the panel: a thread that dies in silence is a frozen panel
-            result = error
-        self._on_end(result)
-
-    def _run(self, folder: Path, model: Checkpoint, training: Training, digits: Digits) -> Trained:
-        _write_request(folder, model, training, digits)
-        with (folder / "errors.txt").open("w+", encoding="utf-8", errors="replace") as errors:
-            facts = self._follow(folder, errors)
-        trained = load_trained(folder, model.name)
+    def _train(self, model: Checkpoint, training: Training, digits: Digits) -> Trained:
+        with tempfile.TemporaryDirectory(prefix="compresskit-job-") as name:
+            folder = Path(name)
+            _write_request(folder, model, training, digits)
+            with (folder / "errors.txt").open("w+", encoding="utf-8", errors="replace") as errors:
+                facts = self._follow(folder, errors)
+            trained = load_trained(folder, model.name)
         return Trained(training, trained, bool(facts["cancelled"]), MappingProxyType(facts))
 
     def _follow(self, folder: Path, errors: IO[str]) -> dict[str, Any]:
         """Start the program, pass on what it says, and give what it says last."""
         command = [sys.executable, "-m", "compresskit.training.job", str(folder)]
         with self._lock:
-            if self._cancelled:
+            if self._worker.cancel.is_set():
                 raise ValueError("Cancelled before the training began.")
             self._process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True, encoding="utf-8"

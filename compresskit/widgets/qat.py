@@ -26,6 +26,7 @@ from compresskit.widgets.panel import Panel, Status, button_of, choice_of, class
 from compresskit.widgets.picture import Picture
 from compresskit.widgets.style import AFTER, BEFORE, CURRENT
 from compresskit.widgets.views import ACCURACY_TICKS, kilobytes, percent
+from compresskit.widgets.worker import Worker
 from compresskit.zoo import Checkpoint, load_model
 
 HEIGHT: Final = 340
@@ -139,73 +140,54 @@ def curve(model: Checkpoint, setting: Setting, calibration: Split, split: Split,
     return Rounded(scores)
 
 
-class Trainer:
-    """One training at a time, on a thread of its own.
+def train_rounded(
+    model: Checkpoint,
+    setting: Setting,
+    bits: int,
+    seed: int,
+    digits: Digits,
+    test: Split,
+    epochs: int,
+    on_progress: Callable[[Any], None],
+    cancel: threading.Event,
+) -> Trained:
+    """Train a model with rounding, make the file, and read digits with it.
 
     Parameters
     ----------
+    model
+        In float.
+    setting, bits
+        What is rounded, how, and to how many bits.
+    seed
+        Of the training.
+    digits
+        ``train`` and ``validation`` are trained on and looked at.
+    test
+        The digits that the file reads.
+    epochs
+        How often the training sees each digit.
     on_progress
-        Called with `compresskit.training.fit.Progress`, on that thread.
-    on_end
-        Called with the result, or with the exception, on that thread.
+        Called with `compresskit.training.fit.Progress`.
+    cancel
+        Set it from another thread to end early.
 
-    Attributes
-    ----------
-    cancel : threading.Event
-        Set it to end the training under way.
+    Returns
+    -------
+    Trained
+
+    Raises
+    ------
+    ValueError
+        As ``compresskit.training.quantize.train_quantized`` does.
     """
-
-    def __init__(self, on_progress: Callable[[Any], None], on_end: Callable[[Any], None]) -> None:
-        self.cancel = threading.Event()
-        self._on_progress, self._on_end = on_progress, on_end
-        self._thread: threading.Thread | None = None
-
-    @property
-    def busy(self) -> bool:
-        """Whether a training is under way."""
-        return self._thread is not None and self._thread.is_alive()
-
-    def start(
-        self, model: Checkpoint, setting: Setting, bits: int, seed: int, digits: Digits, short: Digits, epochs: int
-    ) -> None:
-        """Begin; the result is told to `on_end`.
-
-        Raises
-        ------
-        RuntimeError
-            If a training is under way.
-        """
-        if self.busy:
-            raise RuntimeError("A training is under way; cancel it, or wait for its end.")
-        self.cancel.clear()
-
-        def work() -> None:
-            try:
-                result: Any = self._train(model, setting, bits, seed, digits, short, epochs)
-            except Exception as error:  # told to the panel: a thread that dies in silence is a frozen panel
-                result = error
-            self._on_end(result)
-
-        self._thread = threading.Thread(target=work, name="compresskit-qat", daemon=True)
-        self._thread.start()
-
-    def wait(self, timeout: float | None = None) -> bool:
-        """Wait for the end; False when the time was up first."""
-        if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join(timeout)
-        return not self.busy
-
-    def _train(
-        self, model: Checkpoint, setting: Setting, bits: int, seed: int, digits: Digits, short: Digits, epochs: int
-    ) -> Trained:
-        importlib.import_module("compresskit.training.quiet").load()
-        room = importlib.import_module("compresskit.training.quantize")
-        result = room.train_quantized(
-            model, setting.step(bits), short, epochs=epochs, learning_rate=LEARNING_RATE, seed=seed,
-            on_progress=self._on_progress, cancel=self.cancel,
-        )  # fmt: skip
-        score = evaluate(result.compressed, digits.test)
-        return Trained(bits, seed, score, result.agreement, result.cancelled)
+    importlib.import_module("compresskit.training.quiet").load()
+    room = importlib.import_module("compresskit.training.quantize")
+    result = room.train_quantized(
+        model, setting.step(bits), digits, epochs=epochs, learning_rate=LEARNING_RATE, seed=seed,
+        on_progress=on_progress, cancel=cancel,
+    )  # fmt: skip
+    return Trained(bits, seed, evaluate(result.compressed, test), result.agreement, result.cancelled)
 
 
 class Qat(Panel):
@@ -261,7 +243,7 @@ class Qat(Panel):
             self._figure(), height=HEIGHT, label="Accuracy against bits: rounded after training, and trained",
             lock=self.lock,
         )  # fmt: skip
-        self._trainer = Trainer(self._on_progress, self._on_end)
+        self._worker = Worker(self._on_end, "compresskit-qat")
         for control in (self.layer, self.bits, self.granularity, self.ranges):
             self._watch(control, self._on_change)
         buttons = classed(ipywidgets.HBox([self._train_button, self._cancel_button]), "ck-row")
@@ -338,7 +320,7 @@ class Qat(Panel):
 
         Raises
         ------
-        RuntimeError
+        ValueError
             If a training is under way.
         """
         missing = [name for name in ("tensorflow", "tf_keras") if importlib.util.find_spec(name) is None]
@@ -348,14 +330,19 @@ class Qat(Panel):
         with self.lock:
             setting, bits = self.setting(), int(self.bits.value)
             seed = sum(each.bits == bits for each in self.trained.get(setting, ()))
-            self._trainer.start(self.model, setting, bits, seed, self.digits, self._short, self.epochs)
+            self._worker.start(
+                lambda: train_rounded(
+                    self.model, setting, bits, seed, self._short, self.digits.test, self.epochs, self._on_progress,
+                    self._worker.cancel,
+                )
+            )  # fmt: skip
             self._training = (setting, bits)
             self._train_button.disabled, self._cancel_button.disabled = True, False
             self._tell("busy", f"Training with {bits} bits, seed {seed}", "Loading TensorFlow takes some seconds.", 0)
 
     def cancel(self) -> None:
         """End the training under way after its present step; its point is drawn all the same."""
-        self._trainer.cancel.set()
+        self._worker.cancel.set()
         self._cancel_button.disabled = True
 
     def _on_progress(self, progress: Any) -> None:
@@ -363,7 +350,7 @@ class Qat(Panel):
             if self.closed or self._training is None:
                 return
             done = (progress.epoch - 1 + progress.step / progress.steps) / progress.epochs
-            left = "cancelling" if self._trainer.cancel.is_set() else f"about {progress.seconds_left:.0f} s left"
+            left = "cancelling" if self._worker.cancel.is_set() else f"about {progress.seconds_left:.0f} s left"
             self._tell("busy", f"Training with {self._training[1]} bits", f"loss {progress.loss:.3f}, {left}", done)
 
     def _on_end(self, result: Any) -> None:
@@ -391,12 +378,12 @@ class Qat(Panel):
 
     def close(self) -> None:
         """End the training, too."""
-        self._trainer.cancel.set()
+        self._worker.cancel.set()
         super().close()
 
     def wait_idle(self, timeout: float | None = None) -> bool:
         """Wait until the files are read and the training, if any, has ended."""
-        return super().wait_idle(timeout) and self._trainer.wait(timeout)
+        return super().wait_idle(timeout) and self._worker.wait(timeout)
 
     # -- what is shown ---------------------------------------------------------------------------------------------
 

@@ -68,11 +68,11 @@ def test_a_training_adds_its_point_and_the_next_takes_another_seed(panel, monkey
     assert panel.wait_idle(120)
     seeds = []
 
-    def quick(model, setting, bits, seed, digits, short, epochs):
+    def quick(model, setting, bits, seed, *_):
         seeds.append(seed)
         return Trained(bits, seed, panel._original, 1.0, False)
 
-    monkeypatch.setattr(panel._trainer, "_train", quick)
+    monkeypatch.setattr(room, "train_rounded", quick)
     panel.train()
     assert panel.wait_idle(60)
     panel.train()
@@ -89,12 +89,12 @@ def test_cancel_reaches_the_training_and_a_second_one_is_refused(panel, monkeypa
     assert panel.wait_idle(120)
     begun = threading.Event()
 
-    def patient(model, setting, bits, seed, digits, short, epochs):
+    def patient(model, setting, bits, seed, digits, test, epochs, on_progress, cancel):
         begun.set()
-        assert panel._trainer.cancel.wait(30)
+        assert cancel.wait(30)
         return Trained(bits, seed, panel._original, 1.0, True)
 
-    monkeypatch.setattr(panel._trainer, "_train", patient)
+    monkeypatch.setattr(room, "train_rounded", patient)
     panel._train_button.click()
     assert begun.wait(30) and panel._train_button.disabled and not panel._cancel_button.disabled
     panel._guard(panel.train)
@@ -110,7 +110,7 @@ def test_an_error_of_the_training_stands_in_the_panel(panel, monkeypatch):
     def fails(*_):
         raise ValueError("the file computes something else than was trained")
 
-    monkeypatch.setattr(panel._trainer, "_train", fails)
+    monkeypatch.setattr(room, "train_rounded", fails)
     panel.train()
     assert panel.wait_idle(60)
     assert "something else than was trained" in panel._told.text
@@ -120,7 +120,7 @@ def test_an_error_of_the_training_stands_in_the_panel(panel, monkeypatch):
 def test_without_tensorflow_the_button_says_what_to_install(panel, monkeypatch):
     monkeypatch.setattr(room.importlib.util, "find_spec", lambda name: None)
     panel.train()
-    assert "install the extra 'train'" in panel._told.text and not panel._trainer.busy
+    assert "install the extra 'train'" in panel._told.text and not panel._worker.busy
 
 
 @pytest.mark.train
