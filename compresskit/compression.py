@@ -20,7 +20,7 @@ from compresskit.litert import calibration as flows
 from compresskit.litert import model as files
 from compresskit.litert.inspect import Layer, Site, layers, sites
 from compresskit.litert.quantizer import LayerPlan, quantize
-from compresskit.litert.stamp import Marks, Scored, Stamp, stamp
+from compresskit.litert.stamp import Marks, Stamp, stamp
 from compresskit.litert.stretches import stretches
 from compresskit.litert.verify import check_file, check_same
 from compresskit.pruned import Pruned, float_weights, layer_sites, prune, sample_of
@@ -102,7 +102,7 @@ class Compressed:
         model = files.read(self.tflite)
         return files.dequantized(model, model.subgraphs[0].tensors[_site(sites(model), name).weights])
 
-    def save(self, path: str | Path, score: Scored | None = None) -> Path:
+    def save(self, path: str | Path, score: Marks | None = None) -> Path:
         """Write the file, beside its place first and then moved there.
 
         Parameters
@@ -120,7 +120,7 @@ class Compressed:
         """
         return save_tflite(path, self.tflite if score is None else self.stamped(score))
 
-    def stamped(self, score: Scored | None = None, training: Sequence[str] = ()) -> bytes:
+    def stamped(self, score: Marks | None = None, training: Sequence[str] = ()) -> bytes:
         """Give the file with a stamp in it: the recipe, the score, the original's sha256 (`compresskit.litert.stamp`).
 
         Parameters
@@ -135,10 +135,7 @@ class Compressed:
         bytes
             `compresskit.litert.stamp.strip` gives `tflite` back.
         """
-        marks = None
-        if score is not None:
-            marks = Marks(score.accuracy, score.interval, score.n, score.split, score.notice)
-        told = Stamp(self.checkpoint.name, self.checkpoint.digest, self.recipe, tuple(training), marks)
+        told = Stamp(self.checkpoint.name, self.checkpoint.digest, self.recipe, tuple(training), score)
         return stamp(self.tflite, told)
 
 

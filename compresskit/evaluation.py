@@ -14,6 +14,7 @@ from compresskit.litert.inspect import ends_in_softmax
 from compresskit.litert.probe import resident_memory
 from compresskit.litert.runtime import Latency, outputs
 from compresskit.litert.runtime import latency as measure_latency
+from compresskit.litert.stamp import Marks
 
 if TYPE_CHECKING:
     from compresskit.compression import Compressed
@@ -24,8 +25,8 @@ _Z = 1.959964
 _LEAST_PROBABILITY = 1e-7
 
 
-@dataclass(frozen=True)
-class Score:
+@dataclass(frozen=True, kw_only=True)
+class Score(Marks):
     """How well a file reads digits.
 
     Attributes
@@ -36,30 +37,25 @@ class Score:
         The 95 % Wilson interval of the accuracy: what the true accuracy may be, for other digits of the same kind.
     n : int
         How many digits were read.
+    split : str
+        How the digits are called, such as "test".
+    notice : str
+        What has to be known about the digits, such as that they are an offline sample; often empty.
     predictions : ndarray of int64, shape (n,)
         The digit that the file reads in each image.
     latency : Latency or None
         Time of a single image, if it was asked for.
     memory : int or None
         Bytes of memory that a process needs more for loading and running the file, if it was asked for.
-    notice : str
-        What has to be known about the digits, such as that they are an offline sample; often empty.
     loss : float
         Mean cross-entropy of the answers, in nats, or nan where it is not known; see `cross_entropy`.
-    split : str
-        How the digits are called, such as "test"; empty where that is not known.
     """
 
-    accuracy: float
-    interval: tuple[float, float]
-    n: int
     predictions: NDArray[np.int64] = field(repr=False, compare=False)
     model: Compressed | Checkpoint = field(repr=False, compare=False)
     latency: Latency | None = None
     memory: int | None = None
-    notice: str = ""
     loss: float = field(default=math.nan, compare=False)
-    split: str = ""
 
     @property
     def size(self) -> int:

@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 ModelT = Any
 """The object form of a model, `schema_py_generated.ModelT`: plain Python objects, arrays as views."""
 
-_IDENTIFIER = b"TFL3"
+MARK = b"TFL3"
+"""What stands at byte 4 of every `.tflite` file."""
 
 DTYPES: dict[int, str] = {
     value: name.lower() for name, value in vars(schema.TensorType).items() if not name.startswith("_")
@@ -52,11 +53,7 @@ def read(tflite: bytes) -> ModelT:
     ValueError
         If the bytes are not a `.tflite` flatbuffer.
     """
-    if len(tflite) < 8 or tflite[4:8] != _IDENTIFIER:
-        raise ValueError(
-            f"tflite: the bytes (length {len(tflite)}) do not carry the mark 'TFL3' of a .tflite file at byte 4; "
-            "give the contents of a .tflite file"
-        )
+    check_mark(tflite)
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(tflite, 0))
     data = np.frombuffer(tflite, np.uint8)
     for buffer in model.buffers:
@@ -64,6 +61,21 @@ def read(tflite: bytes) -> ModelT:
             buffer.data = data[buffer.offset : buffer.offset + buffer.size]
         buffer.offset = buffer.size = 0
     return model
+
+
+def check_mark(tflite: bytes) -> None:
+    """Refuse bytes that are no `.tflite` flatbuffer.
+
+    Raises
+    ------
+    ValueError
+        If the mark of such a file is not at byte 4.
+    """
+    if len(tflite) < 8 or tflite[4:8] != MARK:
+        raise ValueError(
+            f"tflite: the bytes (length {len(tflite)}) do not carry the mark 'TFL3' of a .tflite file at byte 4; "
+            "give the contents of a .tflite file"
+        )
 
 
 def write(model: ModelT) -> bytes:
@@ -81,7 +93,7 @@ def write(model: ModelT) -> bytes:
     """
     size = sum(len(buffer.data) for buffer in model.buffers if buffer.data is not None)
     builder = flatbuffers.Builder(size + 64 * 1024)
-    builder.Finish(model.Pack(builder), file_identifier=_IDENTIFIER)
+    builder.Finish(model.Pack(builder), file_identifier=MARK)
     return bytes(builder.Output())
 
 

@@ -19,8 +19,6 @@ from numpy.typing import NDArray
 
 from compresskit.litert import model as files
 
-_IDENTIFIER = b"TFL3"
-
 
 def slim(tflite: bytes) -> bytes:
     """Leave out of a file what running does not need, and write once what it holds several times.
@@ -57,7 +55,7 @@ def slim(tflite: bytes) -> bytes:
             operator.builtinOptions = _once(operator.builtinOptions, shared)
     model.buffers = [_once(buffer, shared) for buffer in model.buffers]
     builder = _SharingBuilder(len(tflite) + 1024)
-    builder.Finish(model.Pack(builder), file_identifier=_IDENTIFIER)
+    builder.Finish(model.Pack(builder), file_identifier=files.MARK)
     slimmed = bytes(builder.Output())
     return slimmed if len(slimmed) < len(tflite) else tflite
 

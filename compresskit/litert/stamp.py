@@ -16,12 +16,13 @@ import hashlib
 import json
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from importlib.metadata import version
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from ai_edge_litert import schema_py_generated as schema
 
+from compresskit.litert.model import MARK, check_mark
 from compresskit.recipe import Recipe
 
 NAME: Final = b"compresskit"
@@ -57,30 +58,6 @@ class Marks:
     n: int
     split: str
     notice: str = ""
-
-
-class Scored(Protocol):
-    """What is taken of a score (`compresskit.evaluation.Score`)."""
-
-    @property
-    def accuracy(self) -> float:
-        """Fraction read rightly."""
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """The 95 % interval."""
-
-    @property
-    def n(self) -> int:
-        """Examples read."""
-
-    @property
-    def split(self) -> str:
-        """What they are called."""
-
-    @property
-    def notice(self) -> str:
-        """What has to be known about them."""
 
 
 @dataclass(frozen=True)
@@ -207,7 +184,7 @@ def strip(tflite: bytes) -> bytes:
 
 def _text(told: Stamp, bare: bytes) -> bytes:
     """Write the stamp as JSON, with zeros for its seal."""
-    marks = None if told.marks is None else {**vars(told.marks), "interval": list(told.marks.interval)}
+    marks = None if told.marks is None else {each.name: getattr(told.marks, each.name) for each in fields(Marks)}
     plain: Mapping[str, Any] = {
         "format": _FORMAT,
         "seal": _NO_SEAL,  # first but one, so that nothing a model is called can look like it
@@ -245,10 +222,7 @@ def _told(plain: Mapping[str, Any]) -> Stamp:
 
 def _entry(tflite: bytes) -> tuple[int, int] | None:
     """Find where the stamp's text begins, and its length."""
-    if len(tflite) < 8 or tflite[4:8] != b"TFL3":
-        raise ValueError(
-            f"tflite: these {len(tflite)} bytes are not a .tflite file: the mark 'TFL3' at byte 4 is missing"
-        )
+    check_mark(tflite)
     try:
         model = schema.Model.GetRootAs(tflite, 0)
         for index in range(model.MetadataLength()):
@@ -294,7 +268,7 @@ def _head(bare: bytes, text: bytes) -> tuple[bytes, int]:
         point(place, old + size)
 
     point(0, root)
-    head[4:8] = b"TFL3"
+    head[4:8] = MARK
     places = [0] * _FIELDS
     for number in range(_FIELDS):
         place = root + 4 + 4 * number

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -12,36 +13,77 @@ from compresskit.compression import Compressed
 from compresskit.litert.arena import peak_activations
 from compresskit.litert.runtime import latency
 from compresskit.widgets.points import Point
-from compresskit.zoo import Checkpoint
 
 
 @dataclass(frozen=True)
 class Axis:
-    """What the plot shows from left to right: its name in the list, the title of the axis, and the unit."""
+    """What the plot shows from left to right.
+
+    Attributes
+    ----------
+    name : str
+        In the list of axes.
+    title : str
+        Beside the axis.
+    unit : str
+        Of its numbers.
+    place : callable
+        ``place(file, image)`` measures a file, in `unit`; `image`, of shape (1, ...), is an example to be timed.
+    """
 
     name: str
     title: str
     unit: str
+    place: Callable[[Compressed, NDArray[Any]], float]
 
 
 AXES: Final = {
-    "file": Axis("bytes of the file", "size of the file", "kB"),
-    "zipped": Axis("bytes, zipped", "size of the file, zipped (DEFLATE)", "kB"),
-    "packed": Axis("bytes, packed", "size of the packed container", "kB"),
-    "macs": Axis("multiplications", "multiply-accumulates for one digit", "M"),
-    "latency": Axis("latency here", "time of one digit, one thread of this machine", "µs"),
-    "memory": Axis("memory while it runs", "largest sum of activations alive at once (computed from the file)", "kB"),
-}
+    "file": Axis("bytes of the file", "size of the file", "kB", lambda file, _: file.size / 1000),
+    "zipped": Axis(
+        "bytes, zipped", "size of the file, zipped (DEFLATE)", "kB", lambda file, _: file.deflated_size / 1000
+    ),
+    "packed": Axis("bytes, packed", "size of the packed container", "kB", lambda file, _: file.packed_size / 1000),
+    "macs": Axis(
+        "multiplications", "multiply-accumulates for one digit", "M",
+        lambda file, _: sum(layer.macs for layer in file.layers) / 1e6,
+    ),
+    "latency": Axis(
+        "latency here", "time of one digit, one thread of this machine", "µs",
+        lambda file, image: latency(file.tflite, image).median * 1e6,
+    ),
+    "memory": Axis(
+        "memory while it runs", "largest sum of activations alive at once (computed from the file)", "kB",
+        lambda file, _: peak_activations(file.tflite).bytes / 1000,
+    ),
+}  # fmt: skip
 UPWARD: Final = (("accuracy", "accuracy"), ("digits misread", "misread"), ("loss", "loss"))
+SOON: Final = ("zipped", "memory")
+"""Axes on which every point is to be placed, and which would keep its score waiting."""
+_AT_ONCE: Final = ("file", "macs")
 
 
-def macs(model: Compressed | Checkpoint) -> float:
-    """Count multiply-accumulates for one digit, in millions."""
-    return sum(layer.macs for layer in model.layers) / 1e6
+def measure(file: Compressed, axes: Iterable[str], image: NDArray[Any]) -> dict[str, float]:
+    """Place a file on axes.
+
+    Parameters
+    ----------
+    file
+        The file.
+    axes
+        Keys of `AXES`.
+    image : ndarray, shape (1, ...)
+        An example to be timed.
+
+    Returns
+    -------
+    dict of str to float
+        Axis to place, in the axis' unit.
+    """
+    return {axis: AXES[axis].place(file, image) for axis in axes}
 
 
 def ask(point: Point, axis: str, image: NDArray[Any]) -> Point:
-    """Measure what an axis needs and what takes a while.
+    """Place a point on an axis, and on those that take no time; its loss, in nats, is noted too where it is known.
 
     Parameters
     ----------
@@ -52,47 +94,7 @@ def ask(point: Point, axis: str, image: NDArray[Any]) -> Point:
     image : ndarray, shape (1, ...)
         An example to be timed.
     """
-    if axis == "packed":
-        return replace(point, packed=point.compressed.packed_size)
-    if axis == "latency":
-        return replace(point, latency=latency(point.compressed.tflite, image))
-    if axis == "memory":
-        return replace(point, memory=peak_activations(point.compressed.tflite).bytes)
-    return point
-
-
-def measured(point: Point) -> dict[str, float]:
-    """Place a point on every axis that is known of it, in the axis' unit; the loss is there too, in nats."""
-    small = point.compressed
-    found = {
-        "file": small.size / 1000,
-        "macs": macs(small),
-        "loss": point.score.loss,
-    }
-    if "deflated_size" in small.__dict__:  # only if it was asked for: it takes a while
-        found["zipped"] = small.deflated_size / 1000
-    if point.packed is not None:
-        found["packed"] = point.packed / 1000
-    if point.latency is not None:
-        found["latency"] = point.latency.median * 1e6
-    if point.memory is not None:
-        found["memory"] = point.memory / 1000
-    return {axis: place for axis, place in found.items() if place == place}  # a loss that is not known is no place
-
-
-def squeezed(small: Compressed) -> dict[str, float]:
-    """Measure what every point is to have, and what would keep its score waiting: see `measured`."""
-    return {"zipped": small.deflated_size / 1000, "memory": peak_activations(small.tflite).bytes / 1000}
-
-
-def measure_file(model: Compressed, axis: str, image: NDArray[Any]) -> float:
-    """Measure a file on one axis, in the axis' unit; see `ask`."""
-    ways: dict[str, Callable[[], float]] = {
-        "file": lambda: model.size / 1000,
-        "zipped": lambda: model.deflated_size / 1000,
-        "packed": lambda: model.packed_size / 1000,
-        "macs": lambda: macs(model),
-        "latency": lambda: latency(model.tflite, image).median * 1e6,
-        "memory": lambda: peak_activations(model.tflite).bytes / 1000,
-    }
-    return ways[axis]()
+    found = measure(point.compressed, dict.fromkeys([*_AT_ONCE, axis]), image)
+    if not math.isnan(point.score.loss):
+        found["loss"] = point.score.loss
+    return replace(point, measured=found)

@@ -18,6 +18,10 @@ _COLUMNS = (
     "what", "name", "note", "bytes", "deflated_bytes", "packed_bytes", "million_macs", "latency_us",
     "activation_bytes", "accuracy", "low", "high", "loss", "misread", "digits", "all_digits", "sha256", "recipe",
 )  # fmt: skip
+_MEASURED = {
+    "zipped": "deflated_bytes", "packed": "packed_bytes", "macs": "million_macs", "latency": "latency_us",
+    "memory": "activation_bytes", "loss": "loss",
+}  # fmt: skip
 _PACKAGES = ("ai-edge-litert", "ai-edge-quantizer", "numpy")
 
 
@@ -38,53 +42,45 @@ def points_csv(original: Mark, visits: Sequence[Visit]) -> str:
         empty; the recipe as JSON.
     """
     written = io.StringIO()
-    table = csv.writer(written, lineterminator="\n")
-    table.writerow(_COLUMNS)
-    loss = "" if math.isnan(original.loss) else original.loss
-    first = [
-        original.label,
-        "",
-        "",
-        original.size,
-        "",
-        "",
-        "",
-        "",
-        "",
-        original.accuracy,
-        original.low,
-        original.high,
-        loss,
-    ]
-    misread = original.n - round(original.accuracy * original.n)
-    table.writerow([*first, misread, original.n, original.exact, "", ""])
+    table = csv.DictWriter(written, _COLUMNS, restval="", lineterminator="\n")
+    table.writeheader()
+    loss = {} if math.isnan(original.loss) else {"loss": original.loss}
+    table.writerow({"what": original.label, **_scored(original, (original.low, original.high)), **loss})
     for visit in visits:
         table.writerow(
-            [
-                visit.setting.describe(),
-                visit.name,
-                visit.note,
-                visit.size,
-                _bytes(visit.measured, "zipped"),
-                _bytes(visit.measured, "packed"),
-                visit.measured.get("macs", ""),
-                visit.measured.get("latency", ""),
-                _bytes(visit.measured, "memory"),
-                visit.accuracy,
-                *visit.interval,
-                visit.measured.get("loss", ""),
-                visit.n - round(visit.accuracy * visit.n),
-                visit.n,
-                visit.exact,
-                visit.digest,
-                visit.recipe.to_json(),
-            ]
+            {
+                "what": visit.setting.describe(),
+                "name": visit.name,
+                "note": visit.note,
+                **_scored(visit, visit.interval),
+                **_measured(visit.measured),
+                "sha256": visit.digest,
+                "recipe": visit.recipe.to_json(),
+            }
         )
     return written.getvalue()
 
 
-def _bytes(measured: Mapping[str, float], axis: str) -> int | str:
-    return round(1000 * measured[axis]) if axis in measured else ""
+def _scored(point: Mark | Visit, interval: tuple[float, float]) -> dict[str, object]:
+    low, high = interval
+    return {
+        "bytes": point.size,
+        "accuracy": point.accuracy,
+        "low": low,
+        "high": high,
+        "misread": point.n - round(point.accuracy * point.n),
+        "digits": point.n,
+        "all_digits": point.exact,
+    }
+
+
+def _measured(places: Mapping[str, float]) -> dict[str, float]:
+    """Give what was measured by the columns' names; kB become bytes."""
+    return {
+        column: round(1000 * places[axis]) if column.endswith("_bytes") else places[axis]
+        for axis, column in _MEASURED.items()
+        if axis in places
+    }
 
 
 def frontier(original: Mark, visits: Sequence[Visit]) -> tuple[Visit, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
@@ -14,7 +14,6 @@ from compresskit.compression import Compressed, Draft, draft
 from compresskit.data import Split
 from compresskit.evaluation import Score, complete, evaluate, wilson_interval
 from compresskit.litert.inspect import CHANNEL_AXIS, Layer
-from compresskit.litert.runtime import Latency
 from compresskit.pruning.patterns import parse_pattern
 from compresskit.recipe import Factorize, Prune, Quantize, Recipe, Share, Step
 from compresskit.widgets.live import AbandonedError, Stop
@@ -232,21 +231,15 @@ class Point:
         LiteRT's answers on it.
     exact : bool
         False when only the preview digits were read.
-    packed : int or None
-        Bytes of the packed container, if it was asked for.
-    latency : Latency or None
-        Time of a single image with one thread, if it was asked for.
-    memory : int or None
-        Bytes of the largest sum of results alive at once, if it was asked for.
+    measured : mapping of str to float
+        Its place on each axis of the plot that was asked for, and its loss; see `compresskit.widgets.axes.ask`.
     """
 
     setting: Setting
     compressed: Compressed = field(repr=False)
     score: Score
     exact: bool
-    packed: int | None = None
-    latency: Latency | None = None
-    memory: int | None = None
+    measured: Mapping[str, float] = field(default_factory=dict, compare=False)
 
 
 def preview_of(digits: Split) -> Split:

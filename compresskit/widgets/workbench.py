@@ -891,9 +891,10 @@ class Workbench(Panel):
         self._say(f"reading {which}", "busy")
 
     def _on_error(self, _setting: Setting, message: str) -> None:
-        if self._known is not None:  # a place shown on the way, that was overtaken: the ring goes back to the last file
-            self._known = None
-            self._draw_tradeoff()
+        """Say why there is no file, and show the last that there was: also one that was only passed on the way."""
+        self._known = None
+        self._draw_tradeoff()
+        self._draw_rest()
         self._status.say("error", "", message)
 
     def _say_error(self, error: Exception) -> None:
@@ -912,7 +913,9 @@ class Workbench(Panel):
             self.point = point  # a preview that was overtaken still moves the picture under the hand
         self._draw_tradeoff()
         self._say(_time(outcome), "exact" if point.exact else "preview")
-        self._draw_rest(current)
+        self._offer_file()
+        if current:  # else the hand is on its way already
+            self._draw_rest()
 
     def _visit(self, point: Point) -> None:
         place = _place(point.setting)
@@ -922,7 +925,7 @@ class Workbench(Panel):
         if earlier is not None and earlier.exact and not point.exact:
             return
         size, score = point.compressed.size, point.score
-        measured, words = axes.measured(point), ("", "")
+        measured, words = point.measured, ("", "")
         if earlier is not None:
             measured, words = {**earlier.measured, **measured}, (earlier.name, earlier.note)
         visit = Visit(
@@ -935,7 +938,7 @@ class Workbench(Panel):
 
     def _squeeze(self, place: Place, small: Compressed) -> None:
         """Find the size in an archive, which takes long, once the point is on the plot; then keep the point."""
-        found = axes.squeezed(small)
+        found = axes.measure(small, axes.SOON, self.test.images[:1])
         with self.lock:
             if self.closed or place not in self._visits:
                 return  # the plot was cleared meanwhile
@@ -991,7 +994,7 @@ class Workbench(Panel):
         """Measure the original on an axis, once."""
         if axis not in self._original:
             original = Compressed(self.checkpoint.tflite, Recipe(), self.checkpoint)
-            self._original[axis] = axes.measure_file(original, axis, self.test.images[:1])
+            self._original[axis] = AXES[axis].place(original, self.test.images[:1])
         return self._original[axis]
 
     def _ring(self, axis: str) -> Mark | None:
@@ -1005,10 +1008,21 @@ class Workbench(Panel):
         visit = self._visits.get(place)
         return visit.mark(axis) if visit is not None and self._shown(visit) else None
 
-    def _draw_rest(self, current: bool) -> None:
-        """Draw what takes longer than the plot, unless the hand is on its way already."""
+    def _offer_file(self) -> None:
+        """Offer the file of the point that the ring is around, and the program that makes it."""
         point = self.point
-        if point is None or not current:
+        assert point is not None
+        name = file_name(self.checkpoint.name, point.setting)
+        self._toolbar.file_name, self._toolbar.other_name = name, name.replace(".tflite", ".ckz")
+        self._toolbar.download_label = f"Download the .tflite ({kilobytes(point.compressed.size)})"
+        self._toolbar.other_label = "Download it packed"
+        code = self.models[point.setting.model].code
+        self._toolbar.code = python_of(self._origin.source, point.compressed.recipe, name, code)
+
+    def _draw_rest(self) -> None:
+        """Draw what takes longer than the plot."""
+        point = self.point
+        if point is None:
             return
         self._table.value = self._layers(point.compressed)
         self._draw_weights()
@@ -1016,12 +1030,6 @@ class Workbench(Panel):
         wrong = newly_misread(self._references[point.exact], point.score, digits)
         self._strip_note.value = _note(views.misread_note(len(wrong), len(digits), point.exact))
         self._strip.value = views.misread_strip(digits, wrong, point.score.predictions)
-        self._toolbar.file_name = file_name(self.checkpoint.name, point.setting)
-        self._toolbar.download_label = f"Download the .tflite ({kilobytes(point.compressed.size)})"
-        self._toolbar.other_name = self._toolbar.file_name.replace(".tflite", ".ckz")
-        self._toolbar.other_label = "Download it packed"
-        code = self.models[point.setting.model].code
-        self._toolbar.code = python_of(self._origin.source, point.compressed.recipe, self._toolbar.file_name, code)
         self._list_visits()
         place = _place(point.setting)
         visit = self._visits.get(place)
