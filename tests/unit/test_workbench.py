@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import gzip
 import threading
+import time
 import weakref
 from dataclasses import replace
 
@@ -460,6 +461,55 @@ def test_what_cannot_be_is_said_in_the_panel_and_the_plot_stays(make, move):
     move(bench._controls["weights"], index=6)
     assert bench.wait_idle(PATIENCE)
     assert "ck-error" not in bench._status.value
+
+
+REFUSED = Setting(weights=32)  # float weights do not go with 8-bit activations
+
+
+@pytest.mark.parametrize("visited", [True, False])
+def test_what_a_refused_setting_leaves_belongs_together(make, visited):
+    """A place that is passed on the way to a refused setting takes the ring: the file and the program have to follow."""
+    bench = make()
+    passed = Setting(0.3, weights=32, activations=32)
+    for setting in (passed, Setting()) if visited else ():
+        bench.move_to(setting)
+        assert bench.wait_idle(PATIENCE)
+    bench._live.forget()
+    with bench.lock:  # the worker takes the first up, and can show nothing of it before the second is asked for
+        bench.move_to(passed)
+        while bench._live._waiting:
+            time.sleep(0.001)
+        bench.move_to(REFUSED)
+    assert bench.wait_idle(PATIENCE)
+    assert_it_belongs_together(bench)
+    assert bench.point.setting == passed and not bench.point.exact
+
+
+def test_a_place_that_was_shown_and_never_reached_gives_the_ring_back(make):
+    bench = make()
+    bench.move_to(Setting(weights=4))
+    assert bench.wait_idle(PATIENCE)
+    bench._live.forget()
+    with bench.lock:
+        bench.move_to(REFUSED)
+        while bench._live._waiting:
+            time.sleep(0.001)
+        bench.move_to(Setting())  # known: its ring is drawn before its file is made again
+        bench.move_to(REFUSED)
+    assert bench.wait_idle(PATIENCE)
+    assert_it_belongs_together(bench)
+    assert bench.point.setting == Setting(weights=4)
+
+
+def assert_it_belongs_together(bench):
+    """The ring, the program and the table are of the same point, below the sentence on why the latest makes no file."""
+    assert "choose weights=8, or activations=32" in bench._status.text
+    point, ring = bench.point, bench._tradeoff.figure["data"][3]
+    assert ring["x"] == [point.compressed.size / 1000]
+    name = file_name("digit_reader", point.setting)
+    assert bench._toolbar.code == python_of(bench._origin.source, point.compressed.recipe, name)
+    assert bench._toolbar.file_name == name and bench._download() == point.compressed.tflite
+    assert bench._table.value == bench._layers(point.compressed)
 
 
 def test_a_click_goes_back(make, move, tell):
