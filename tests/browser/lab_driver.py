@@ -35,6 +35,22 @@ QUIET = {
     }
 }  # fmt: skip
 
+LISTEN = """(kernel) => {
+  if (kernel.ckUnheard) return;
+  kernel.ckUnheard = new Set();
+  const send = kernel.sendShellMessage.bind(kernel);
+  kernel.sendShellMessage = (message, ...rest) => {
+    const future = send(message, ...rest);
+    if (message.header.msg_type === "comm_msg") {
+      kernel.ckUnheard.add(future);
+      const heard = () => kernel.ckUnheard.delete(future);
+      future.done.then(heard, heard);
+    }
+    return future;
+  };
+}"""
+"""Count the messages of widgets that the kernel has not dealt with: it does so on another thread than it runs code."""
+
 RUN_ALL = """async () => {
   const wait = async (test, what) => {
     const end = Date.now() + 90000;
@@ -50,6 +66,7 @@ RUN_ALL = """async () => {
   await panel.sessionContext.ready;
   await panel.sessionContext.session.kernel.info;
   await wait(() => panel.sessionContext.session.kernel.status === "idle", "an idle kernel");
+  (LISTEN)(panel.sessionContext.session.kernel);
   await jupyterapp.commands.execute("notebook:run-all-cells");
   const errors = [];
   for (const cell of panel.content.widgets) {
@@ -60,7 +77,7 @@ RUN_ALL = """async () => {
     if (cell.model.executionCount === null) errors.push("not run: " + cell.model.sharedModel.getSource().slice(0, 60));
   }
   return errors;
-}"""
+}""".replace("LISTEN", LISTEN)
 
 
 def find_chromium() -> str | None:
@@ -253,10 +270,15 @@ class NotebookPage:
         self.wait(f"() => {hovered}")
 
     def kernel(self, code: str) -> str:
-        """Run code in the notebook's kernel, beside the notebook; gives what it printed. Raises what it raised."""
+        """Run code in the notebook's kernel, beside the notebook; gives what it printed. Raises what it raised.
+
+        What was done in the page before has reached the kernel by then.
+        """
         printed, error = self.page.evaluate(
             """async (code) => {
               const kernel = jupyterapp.shell.currentWidget.sessionContext.session.kernel;
+              while (kernel.ckUnheard?.size)
+                await Promise.allSettled([...kernel.ckUnheard].map((future) => future.done));
               const future = kernel.requestExecute({ code, store_history: false });
               let printed = "", error = "";
               future.onIOPub = ({ header, content }) => {
