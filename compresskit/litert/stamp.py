@@ -32,7 +32,7 @@ _NO_SEAL: Final = "0" * 64
 _SEAL_KEY: Final = b'"seal": "'
 _VERSION, _BUFFERS, _METADATA = 0, 4, 6  # fields of the root table, in the order of the schema
 _FIELDS: Final = 8
-_BROKEN = (struct.error, IndexError, KeyError, TypeError, AttributeError, ValueError, OverflowError)
+_BROKEN = (struct.error, IndexError, KeyError, TypeError, AttributeError, ValueError, OverflowError, RecursionError)
 
 
 @dataclass(frozen=True)
@@ -142,29 +142,8 @@ def read_stamp(tflite: bytes) -> Stamp | None:
     ValueError
         If the bytes are not a `.tflite`, or the file or its stamp was altered; the sentence says which.
     """
-    entry = _entry(tflite)
-    if entry is None:
-        return None
-    start, size = entry
-    text = tflite[start : start + size]
-    try:
-        told = json.loads(text)
-        form, seal, length = int(told["format"]), str(told["seal"]), int(told["bytes"])
-    except _BROKEN as error:
-        raise ValueError(f"The stamp of this file is damaged ({type(error).__name__}): it cannot be read") from error
-    if form > _FORMAT:
-        raise ValueError(f"The stamp is of format {form}; this compresskit reads {_FORMAT}: update it")
-    place = start + text.index(_SEAL_KEY) + len(_SEAL_KEY)
-    blank = tflite[:place] + _NO_SEAL.encode() + tflite[place + len(_NO_SEAL) :]
-    bare = tflite[-length:] if 0 < length < len(tflite) else b""
-    if hashlib.sha256(bare).hexdigest() != told.get("file"):
-        raise ValueError("The file is not the one that was stamped: its sha256 is another; it was altered or damaged")
-    if hashlib.sha256(blank).hexdigest() != seal:
-        raise ValueError("The stamp is not as it was written: its seal does not hold; it was altered or damaged")
-    try:
-        return _told(told)
-    except _BROKEN as error:
-        raise ValueError(f"The stamp of this file cannot be understood: {error}") from error
+    found = _opened(tflite)
+    return None if found is None else found[0]
 
 
 def strip(tflite: bytes) -> bytes:
@@ -175,11 +154,35 @@ def strip(tflite: bytes) -> bytes:
     ValueError
         If the bytes are not a `.tflite`, or its stamp is damaged.
     """
-    told = read_stamp(tflite)
-    if told is None:
-        return tflite
-    start, size = _entry(tflite) or (0, 0)
-    return tflite[-int(json.loads(tflite[start : start + size])["bytes"]) :]
+    found = _opened(tflite)
+    return tflite if found is None else found[1]
+
+
+def _opened(tflite: bytes) -> tuple[Stamp, bytes] | None:
+    """Read the stamp, and the file without it; None if there is no stamp."""
+    entry = _entry(tflite)
+    if entry is None:
+        return None
+    start, size = entry
+    text = tflite[start : start + size]
+    try:
+        told = json.loads(text)
+        form, seal, length = int(told["format"]), str(told["seal"]), int(told["bytes"])
+        place = start + text.index(_SEAL_KEY) + len(_SEAL_KEY)
+    except _BROKEN as error:
+        raise ValueError(f"The stamp of this file is damaged ({type(error).__name__}); get the file again") from error
+    if form > _FORMAT:
+        raise ValueError(f"The stamp is of format {form}; this compresskit reads {_FORMAT}: update it")
+    blank = tflite[:place] + _NO_SEAL.encode() + tflite[place + len(_NO_SEAL) :]
+    bare = tflite[-length:]
+    if hashlib.sha256(bare).hexdigest() != told.get("file"):
+        raise ValueError("The file is not the one that was stamped: it was altered or damaged; get it again")
+    if hashlib.sha256(blank).hexdigest() != seal:
+        raise ValueError("The stamp is not as it was written: it was altered or damaged; get the file again")
+    try:
+        return _told(told), bare
+    except _BROKEN as error:
+        raise ValueError(f"The stamp of this file cannot be understood ({error}); update compresskit") from error
 
 
 def _text(told: Stamp, bare: bytes) -> bytes:
@@ -229,11 +232,7 @@ def _entry(tflite: bytes) -> tuple[int, int] | None:
             entry = model.Metadata(index)
             if entry.Name() == NAME:
                 buffer = model.Buffers(entry.Buffer())
-                start = buffer._tab.Vector(buffer._tab.Offset(4))
-                size = buffer.DataLength()
-                if size <= 0 or start + size > len(tflite):
-                    raise ValueError("it reaches beyond the end")
-                return start, size
+                return buffer._tab.Vector(buffer._tab.Offset(4)), buffer.DataLength()
     except _BROKEN as error:
         raise ValueError(f"tflite: the file is damaged ({error}); save or download it again") from error
     return None

@@ -31,7 +31,7 @@ from compresskit.compression import Compressed
 from compresskit.data import Digits, Split
 from compresskit.data.splits import as_float
 from compresskit.distillation import LOSSES, missing_classes
-from compresskit.litert import model as files
+from compresskit.litert.inspect import ends_in_softmax as gives_probabilities
 from compresskit.litert.runtime import outputs
 from compresskit.recipe import Quantize
 from compresskit.training.architectures import build
@@ -371,7 +371,7 @@ def kept_logits(
             images = moved(images, augment, matrices[start : start + TEACHER_BATCH])
         parts.append(outputs(teacher.tflite, images).reshape(len(images), -1))
     found = np.concatenate(parts)
-    if ends_in_probabilities(teacher.tflite):
+    if gives_probabilities(teacher.tflite):
         found = np.log(np.maximum(found, np.float32(SMALLEST_PROBABILITY)))
     if not np.isfinite(found).all():
         bad = int(np.argmin(np.isfinite(found).all(axis=1)))
@@ -406,13 +406,6 @@ def moved(images: NDArray[Any], augment: Augmentation, matrices: NDArray[np.floa
     values = as_float(np.asarray(images))
     shaped = values if values.ndim == 4 else values[..., None]
     return np.asarray(transform(augment, tf.constant(shaped), tf.constant(matrices)).numpy())
-
-
-def ends_in_probabilities(tflite: bytes) -> bool:
-    """Tell whether the last operator of a file, but for a change of number type, is a softmax."""
-    model = files.read(tflite)
-    names = [files.operator_name(model, op) for op in model.subgraphs[0].operators]
-    return [name for name in names if name not in ("QUANTIZE", "DEQUANTIZE")][-1:] == ["SOFTMAX"]
 
 
 def as_teachers(teacher: Any) -> tuple[Model, ...]:

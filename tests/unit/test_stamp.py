@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 from dataclasses import replace
 
 import numpy as np
@@ -107,6 +108,36 @@ def test_no_byte_can_be_changed_unseen(seed, place, change):
         assert len(str(error)) < 300
 
 
+def restamped(stamped: bytes, old: bytes, new: bytes) -> bytes:
+    """Change the text of a stamp, whose length must stay, and seal it anew, as somebody could."""
+    assert len(old) == len(new) and stamped.count(old) == 1
+    changed = stamped.replace(old, new)
+    place = changed.index(b'"seal": "') + len(b'"seal": "')
+    seal = hashlib.sha256(changed[:place] + b"0" * 64 + changed[place + 64 :]).hexdigest().encode()
+    return changed[:place] + seal + changed[place + 64 :]
+
+
+def test_what_was_altered_is_named_and_what_comes_later_says_update():
+    stamped = stamp(file(0), Stamp("model", "b" * 64, RECIPES[1], marks=Marks(0.91, (0.9, 0.92), 100, "test")))
+    with pytest.raises(ValueError, match=r"The file is not the one that was stamped.* get it again"):
+        read_stamp(stamped[:-1] + bytes([stamped[-1] ^ 1]))
+    for old, new in ((b"0.91", b"0.99"), (b"b" * 64, b"c" * 64), (b'"sparsity": 0.6', b'"sparsity": 0.5')):
+        with pytest.raises(ValueError, match="The stamp is not as it was written"):
+            read_stamp(stamped.replace(old, new))
+        assert read_stamp(restamped(stamped, old, new)) is not None, "a seal is no signature"
+    other = hashlib.sha256(b"another file").hexdigest().encode()
+    with pytest.raises(ValueError, match="The file is not the one"):
+        read_stamp(restamped(stamped, hashlib.sha256(file(0)).hexdigest().encode(), other))
+    for old, new, told in (
+        (b'"format": 1', b'"format": 2', "of format 2; this compresskit reads 1: update"),
+        (b'"format": 1', b'"farmat": 1', "damaged .KeyError.; get the file again"),
+        (b'"seal": "', b'"seal" :"', "damaged .ValueError.; get the file again"),
+        (b'"sparsity"', b'"sparsety"', "cannot be understood .*update compresskit"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            read_stamp(stamped.replace(old, new) if b"seal" in old else restamped(stamped, old, new))
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     st.binary(max_size=200) | st.integers(1, 9999).map(lambda cut: stamp(file(0), Stamp("m", "", RECIPES[0]))[:-cut])
@@ -118,9 +149,10 @@ def test_whatever_else_it_is_given_is_a_sentence(content):
         assert str(error)
 
 
-def test_a_file_that_keeps_weights_outside_is_refused():
+@pytest.mark.parametrize("place", [1, -1])
+def test_a_file_that_keeps_weights_outside_is_refused(place):
     model = files.read(file(1))
-    model.buffers[1].offset, model.buffers[1].size = 4096, 12
+    model.buffers[place].offset, model.buffers[place].size = 4096, 12
     with pytest.raises(ValueError, match="outside the flatbuffer"):
         stamp(files.write(model), Stamp("x", "", RECIPES[0]))
 

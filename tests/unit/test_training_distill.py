@@ -149,7 +149,7 @@ def test_a_teacher_that_gives_probabilities_teaches_their_logarithms(few):
     found = kept_logits(softmax, few.validation)
     said = np.log(np.maximum(model(few.validation.images[..., None] / np.float32(255)).numpy(), 1e-6))
     assert np.allclose(found, said, atol=1e-4)
-    assert not room.ends_in_probabilities(ck.load_model("lenet5").tflite)
+    assert not room.gives_probabilities(ck.load_model("lenet5").tflite)
 
 
 def test_a_broken_teacher_is_named(few, monkeypatch):
