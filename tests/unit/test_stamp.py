@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 import compresskit as ck
 from compresskit import cli
 from compresskit.litert import model as files
+from compresskit.litert import stamp as module
 from compresskit.litert.inspect import layers
 from compresskit.litert.runtime import outputs
 from compresskit.litert.stamp import Marks, Stamp, read_stamp, stamp, strip
@@ -76,7 +77,7 @@ def test_a_stamped_file_answers_bit_for_bit_as_before(name, quantize, digits):
 @pytest.mark.parametrize("seed", range(3))
 def test_weights_stay_where_the_format_wants_them(seed):
     """Inside, and at multiples of 16; a flatbuffer that another program writes anew computes the same."""
-    stamped = stamp(file(seed), Stamp("x", "", RECIPES[0]))
+    stamped = stamp(file(seed), Stamp("name"[seed:], "", RECIPES[0]))  # texts of three lengths
     schema = files.schema.Model.GetRootAs(stamped, 0)
     for index in range(schema.BuffersLength()):
         buffer = schema.Buffers(index)
@@ -87,6 +88,8 @@ def test_weights_stay_where_the_format_wants_them(seed):
             if index < before.BuffersLength():
                 old = before.Buffers(index)
                 assert (start - old._tab.Vector(old._tab.Offset(4))) % 16 == 0
+            else:
+                assert start % 16 == 0, "the stamp itself"
     shape = files.shape(files.read(stamped).subgraphs[0].tensors[0])[1:]
     images = np.random.default_rng(0).random((4, *shape), np.float32)
     again = files.write(files.read(stamped))
@@ -155,6 +158,13 @@ def test_a_file_that_keeps_weights_outside_is_refused(place):
     model.buffers[place].offset, model.buffers[place].size = 4096, 12
     with pytest.raises(ValueError, match="outside the flatbuffer"):
         stamp(files.write(model), Stamp("x", "", RECIPES[0]))
+
+
+def test_a_file_of_a_later_schema_is_refused(monkeypatch):
+    """What its root table holds beyond the fields known here would be lost in the new head."""
+    monkeypatch.setattr(module, "_FIELDS", 4)
+    with pytest.raises(ValueError, match="fields that this schema does not know"):
+        stamp(file(0), Stamp("x", "", RECIPES[0]))
 
 
 def test_the_command_line_reads_it_and_takes_it_off(tmp_path, capsys, digits):
