@@ -91,7 +91,8 @@ class TrainingTab:
     Parameters
     ----------
     begin
-        Called with the `Wish` and the `Job` when the button is pressed: it starts the job, or raises ValueError.
+        Called under the lock with the `Wish` and the `Job` when the button is pressed: it starts the job, or raises
+        ValueError.
     finished
         Called with the result under the lock; gives the sentence to show.
     lock
@@ -148,20 +149,20 @@ class TrainingTab:
 
     def start(self) -> None:
         """Begin, as the button does; what is wrong is said below it."""
-        try:
-            self._begin(self.wish, self.job)
-        except Exception as error:
-            with self._lock:
+        with self._lock:  # the job has a thread of its own, and may have ended before the next line
+            try:
+                self._begin(self.wish, self.job)
+            except Exception as error:
                 self._tell("error", "", sentence(error), 0.0)
-            return
-        with self._lock:
+                return
             self.button.disabled, self.cancel_button.disabled = True, False
             self._tell("busy", "Starting", "Loading TensorFlow in another process takes some seconds.", 0.0)
 
     def cancel(self) -> None:
         """End the training under way after its present step; what it reached is kept."""
-        self.job.cancel()
-        self.cancel_button.disabled = True
+        with self._lock:
+            self.job.cancel()
+            self.cancel_button.disabled = True
 
     def close(self) -> None:
         """End the training under way, at once."""
@@ -172,8 +173,9 @@ class TrainingTab:
         kind = change["new"]
         self.rate.value = USUAL_RATES[kind]
         self._enable(kind == "distill")
-        if not self.job.busy:
-            self.button.description = BUTTONS[kind]
+        with self._lock:
+            if not self.button.disabled:  # while a training is under way, the button says which
+                self.button.description = BUTTONS[kind]
 
     def _enable(self, distilling: bool) -> None:
         for control in self._of_distilling:

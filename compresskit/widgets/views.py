@@ -28,9 +28,10 @@ SHOWN_DIGITS: Final = 40
 _NOTE_LINES: Final = 6
 _LEAST_LOSS: Final = 1e-5  # a logarithm has to be taken
 NAME_LETTERS: Final = 11
+_NAMED_ABSENT: Final = 2
 _GAP: Final = 3 * "\N{NO-BREAK SPACE}"  # between a point and its name
 FRONTIER: Final = "#7d7d7d"  # three to one on the light and on the dark ground
-NOTHING_MISREAD: Final = "None: it reads every digit that the original reads."
+NOTHING_MISREAD: Final = "None: it reads all that the original reads."
 
 
 def kilobytes(size: float) -> str:
@@ -103,8 +104,8 @@ class Mark:
         """Place on the upward axis, of which less is better: the loss in nats, or the error in per cent."""
         return max(self.loss, _LEAST_LOSS) if upward == "loss" else self.error
 
-    def hover(self, original: int) -> str:
-        """Text of the mark in plotly's markup."""
+    def hover(self, original: int, noun: str) -> str:
+        """Text of the mark in plotly's markup; `noun` is what was read."""
         kind = "all" if self.exact else "preview of"
         loss = "" if math.isnan(self.loss) else f", loss {self.loss:.4f}"
         called = f"<b>{html.escape(self.name)}</b><br>" if self.name else ""
@@ -112,7 +113,7 @@ class Mark:
         return (
             f"{called}<b>{percent(self.accuracy)}</b> ({percent(self.low)} to {percent(self.high)})<br>"
             f"<b>{kilobytes(self.size)}</b>, {times_smaller(original, self.size)}<br>{html.escape(self.label)}<br>"
-            f"{kind} {self.n:,} digits{loss}{noted}"
+            f"{kind} {self.n:,} {noun}{loss}{noted}"
         )
 
 
@@ -131,6 +132,7 @@ def tradeoff_figure(
     unit: str = "kB",
     upward: str = "accuracy",
     compared: Sequence[tuple[str, Mark]] = (),
+    noun: str = "digits",
 ) -> dict[str, Any]:
     """Plot size against accuracy.
 
@@ -150,9 +152,11 @@ def tradeoff_figure(
     unit
         Of the axis of sizes.
     upward
-        "accuracy", "misread" (the same axis, named by digits misread), or "loss".
+        "accuracy", "misread" (the same axis, named by how many are misread), or "loss".
     compared
         Marks that are held side by side, with the letters that they get.
+    noun
+        What is read, in the plural.
 
     Returns
     -------
@@ -166,17 +170,17 @@ def tradeoff_figure(
     hollow = [(place, mark) for place, mark in enumerate(marks) if not mark.exact]
     base = original.size if original else 1
     traces = [
-        _marks("original", [(-1, original)] if original else [], base, BEFORE, "star", 17, upward),
-        _marks("all digits", exact, base, AFTER, "circle", 11, upward),
-        _marks("preview", hollow, base, AFTER, "circle-open", 11, upward)
+        _marks("original", [(-1, original)] if original else [], base, BEFORE, "star", 17, upward, noun),
+        _marks(f"all {noun}", exact, base, AFTER, "circle", 11, upward, noun),
+        _marks("preview", hollow, base, AFTER, "circle-open", 11, upward, noun)
         | ({"error_y": _intervals([mark for _, mark in hollow])} if upward != "loss" else {}),
-        _marks("here", [(-2, current)] if current else [], base, CURRENT, "circle-open", 23, upward)
+        _marks("here", [(-2, current)] if current else [], base, CURRENT, "circle-open", 23, upward, noun)
         | {"hoverinfo": "skip", "hovertemplate": None},
     ]
     traces[2]["marker"]["line"] = {"width": 2}
     traces[3]["marker"]["line"] = {"width": 2.5}
     if trained:
-        traces.append(_marks("trained", trained, base, AFTER, "diamond", 13, upward))
+        traces.append(_marks("trained", trained, base, AFTER, "diamond", 13, upward, noun))
     every = [mark for mark in (original, current, *marks) if mark is not None]
     low, high = size_range(every)
     bottom, top = loss_range(every) if upward == "loss" else error_range(every)
@@ -190,7 +194,7 @@ def tradeoff_figure(
         },
         "yaxis": {
             "type": "log", "range": [math.log10(bottom), math.log10(top)],
-            **_upward_axis(upward, max((mark.n for mark in every), default=0)),
+            **_upward_axis(upward, max((mark.n for mark in every), default=0), noun),
         },
         "margin": {"l": 66, "r": 30, "t": 54, "b": 46},  # room for two lines of legend: nothing jumps
     }  # fmt: skip
@@ -278,20 +282,20 @@ def _number(tick: float) -> str:
     return f"{tick:,.0f}" if tick >= 1 else f"{tick:g}"
 
 
-def _upward_axis(upward: str, n: int) -> dict[str, Any]:
-    """Name the marks of the upward axis; `n` is how many digits there are."""
+def _upward_axis(upward: str, n: int, noun: str) -> dict[str, Any]:
+    """Name the marks of the upward axis; `n` is how many digits, or whatever `noun` says, there are."""
     if upward == "loss":
         ticks = [tick for tick in SIZE_TICKS if _LEAST_LOSS <= tick <= 100]
         title = "loss: mean cross-entropy (less is up)"
         return {"title": {"text": title}, "tickvals": ticks, "ticktext": [f"{tick:g}" for tick in ticks]}
-    return _misread_axis(n) if upward == "misread" else _ACCURACY_AXIS
+    return _misread_axis(n, noun) if upward == "misread" else _ACCURACY_AXIS
 
 
-def _misread_axis(n: int) -> dict[str, Any]:
-    """Name errors in per cent by the digits that they are, of so many."""
+def _misread_axis(n: int, noun: str) -> dict[str, Any]:
+    """Name errors in per cent by the digits, or whatever `noun` says, that they are, of so many."""
     counts = [count for count in SIZE_TICKS if 1 <= count <= n]
     return {
-        "title": {"text": f"digits misread, of {n:,}"},
+        "title": {"text": f"{noun} misread, of {n:,}"},
         "tickvals": [100 * count / n for count in counts],
         "ticktext": [_number(count) for count in counts],
     }
@@ -317,14 +321,15 @@ def loss_range(marks: Sequence[Mark]) -> tuple[float, float]:
 
 
 def _marks(
-    name: str, places: Sequence[tuple[int, Mark]], original: int, colour: str, symbol: str, size: int, upward: str
+    name: str, places: Sequence[tuple[int, Mark]], original: int, colour: str, symbol: str, size: int, upward: str,
+    noun: str,
 ) -> dict[str, Any]:
     return {
         "type": "scatter", "mode": "markers", "name": name,
         "x": [mark.across for _, mark in places],
         "y": [mark.height(upward) for _, mark in places],
         "customdata": [[place, mark.accuracy] for place, mark in places],
-        "text": [mark.hover(original) for _, mark in places],
+        "text": [mark.hover(original, noun) for _, mark in places],
         "hovertemplate": "%{text}<extra></extra>",
         "marker": {"color": colour, "symbol": symbol, "size": size},
     }  # fmt: skip
@@ -481,15 +486,26 @@ def misread_strip(digits: Split, positions: NDArray[np.int64], read: NDArray[np.
         pixels = pixels_of(digits.images[position])
         alt = f"A {label} that was read as {seen}"
         picture = (
-            f'<img alt="{alt}" title="test digit {position}" src="{data_uri(pixels)}">' if pixels is not None else ""
+            f'<img alt="{alt}" title="{digits.noun}: number {position}" src="{data_uri(pixels)}">' if pixels is not None else ""
         )
         tiles.append(f'<figure class="ck-digit">{picture}<b>{label}</b> read {seen}</figure>')
     return f'<div class="ck-digits">{"".join(tiles)}</div>'
 
 
-def misread_note(count: int, n: int, exact: bool) -> str:
-    """Say how many digits are newly misread."""
-    of = f"of {n:,} digits" if exact else f"of {n:,} preview digits"
+def absence_note(absent: Sequence[str], lacking: Sequence[str]) -> str:
+    """Say which points are not on the plot, what is not known of them, and how it gets known; empty without any."""
+    if not absent:
+        return ""
+    named = ", ".join(shortened(name, 40) for name in absent[:_NAMED_ABSENT])
+    more = f" and {len(absent) - _NAMED_ABSENT} more" if len(absent) > _NAMED_ABSENT else ""
+    count = "1 point" if len(absent) == 1 else f"{len(absent)} points"
+    without = " and ".join(lacking)
+    return f"Not on the plot: {count} without {without} ({named}{more}). Go back to one, and it is measured."
+
+
+def misread_note(count: int, digits: Split, exact: bool) -> str:
+    """Say how many of `digits` are newly misread."""
+    of = f"of {len(digits):,} {digits.noun}{'' if exact else ' (preview)'}"
     return f"{count:,} {of}. The original reads them right."
 
 

@@ -307,6 +307,7 @@ class Workbench(Panel):
             self._watch(control, self._on_axis)
         self._training = TrainingTab(self._begin_training, self._on_trained, self.lock)
         self._back = list_of("Go back to", [NO_POINT], NO_POINT[1], "ck-back")
+        self._absent = markup(_note("", "ck-three-lines"))
         self._watch(self._back, self._on_back)
         self._tradeoff = Chart(
             views.tradeoff_figure(None, [], None, AXES["file"].title), height=476, lock=self.lock,
@@ -392,7 +393,7 @@ class Workbench(Panel):
             "Grid": ipywidgets.VBox([self._controls[name] for name in GRID]),
             "Share, rank": ipywidgets.VBox([self._controls[name] for name in SHARE]),
             "Train": self._training.box,
-            "Plot": ipywidgets.VBox([self._axis, self._upward, self._back]),
+            "Plot": ipywidgets.VBox([self._axis, self._upward, self._back, self._absent]),
             "Keep": self._keeping(),
         }
         for tab in tabs.values():
@@ -435,7 +436,7 @@ class Workbench(Panel):
 
     def _report(self) -> tuple[str, str]:
         with self.lock:
-            text = export.report_html(self.checkpoint.name, self._first(), self.points, self.test.notice)
+            text = export.report_html(self.checkpoint.name, self._first(), self.points, self.test)
             return f"{self.checkpoint.name}_report.html", text
 
     def _notebook(self) -> tuple[str, str]:
@@ -448,8 +449,9 @@ class Workbench(Panel):
             source, code = self._origin.source, self.models[visit.setting.model].code
             original = self.checkpoint.digest if source.sha256 else ""
             text = export.notebook_json(
-                self.checkpoint.name, python_of(source, visit.recipe, name, code), visit, "" if code else original
-            )
+                self.checkpoint.name, python_of(source, visit.recipe, name, code), visit, self.test.noun,
+                "" if code else original,
+            )  # fmt: skip
             return name.replace(".tflite", ".ipynb"), text
 
     def _stamped(self) -> tuple[str, bytes]:
@@ -473,7 +475,7 @@ class Workbench(Panel):
 
     def _entries(self) -> list[tuple[str, Setting]]:
         """List the points that can be compared: the original, and all that read every digit."""
-        return [("the original", ORIGINAL), *((v.entry, v.setting) for v in self._visits.values() if v.exact)]
+        return [("the original", ORIGINAL), *((v.entry, v.setting) for v in self.points if v.exact)]
 
     def _names(self) -> dict[str, str]:
         own = {
@@ -532,11 +534,12 @@ class Workbench(Panel):
         """
         if self.closed:
             raise ValueError("This workbench was closed; run its cell again to get a live one.")
-        self._put_controls(setting)
-        self._submit()
+        with self.lock:  # the page speaks from a thread beside the cells': no hand gets in between
+            self._put_controls(setting)
+            self._submit()
 
     def _put_controls(self, setting: Setting) -> None:
-        """Put the controls somewhere, without asking for the point."""
+        """Put the controls somewhere, without asking for the point; the lock is held."""
         self._moving = True
         try:
             self._says.put(setting)
@@ -553,30 +556,31 @@ class Workbench(Panel):
         self._undo.redo()
 
     def _go_back(self, setting: Setting) -> None:
-        if not self.closed:
-            self._put_controls(setting)
-            self._submit(note=False)
+        with self.lock:
+            if not self.closed:
+                self._put_controls(setting)
+                self._submit(note=False)
 
     def _submit(self, *, note: bool = True, drag: bool = False) -> None:
         """Ask for the point where the controls stand; one that is known is shown at once."""
-        setting = self.setting
-        if note:
-            self._undo.note(setting, drag=drag)
-        self._keep_standing()
-        self._show_known(setting)
-        self._live.submit(setting)
+        with self.lock:  # of two threads, the one that reads the controls last has to ask last
+            setting = self.setting
+            if note:
+                self._undo.note(setting, drag=drag)
+            self._keep_standing()
+            self._show_known(setting)
+            self._live.submit(setting)
 
     def _show_known(self, setting: Setting) -> None:
-        """Show the score of a place that was visited, while its file is made again."""
+        """Show the score of a place that was visited, while its file is made again; the lock is held."""
         try:
             visit = self._visits.get(_place(setting))
         except ValueError:  # a setting that cannot be: the sentence comes with the answer
             return
         if visit is not None and visit.exact and self._live.known(setting) is None:
-            with self.lock:
-                self._known = visit
-                self._draw_tradeoff()
-                self._say("known already, its file is made again", "busy")
+            self._known = visit
+            self._draw_tradeoff()
+            self._say("known already, its file is made again", "busy")
 
     def name_point(self, name: str, note: str = "") -> None:
         """Name the point that is shown, and note something on it; see `points`.
@@ -603,18 +607,24 @@ class Workbench(Panel):
             self._list_visits()
 
     def _on_control(self, _change: Any) -> None:
-        self._says.still_sliders()
-        if not self._moving and not self.closed:
-            self._submit(drag=True)
+        with self.lock:
+            self._says.still_sliders()
+            if not self._moving and not self.closed:
+                self._submit(drag=True)
 
     def _on_axis(self, _change: Any) -> None:
         with self.lock:
             self._measure_original()
             self._draw_tradeoff()
-            place = _place(self.point.setting) if self.point else None
-            measured = place is None or place not in self._visits or self._shown(self._visits[place])
-        self._keep_standing()
-        if not measured and not self.closed:  # the file is there, but nobody has asked it for this yet
+            self._keep_standing()
+            self._place_on_axis()
+
+    def _place_on_axis(self) -> None:
+        """Ask for the current point again if its file was never asked for what the plot shows from left to right."""
+        if self.point is None or not self.point.exact:  # a preview is followed by more
+            return
+        visit = self._visits.get(_place(self.point.setting))
+        if visit is not None and self._axis.value not in visit.measured and not self.closed:
             self._live.forget()
             self._live.submit(self.setting)
 
@@ -632,26 +642,26 @@ class Workbench(Panel):
         return self._axis.value in visit.measured and (self._upward.value != "loss" or "loss" in visit.measured)
 
     def _on_layer(self, _change: Any) -> None:
-        self._moving = True
-        try:
-            self._own_bits.value = self._says.layer_bits.get(self._layer.value, 0)
-        finally:
-            self._moving = False
         with self.lock:
+            self._moving = True
+            try:
+                self._own_bits.value = self._says.layer_bits.get(self._layer.value, 0)
+            finally:
+                self._moving = False
             self._draw_weights()
 
     def _on_own_bits(self, change: Any) -> None:
-        if self._moving or self.closed:
-            return
-        self._says.set_bits(self._layer.value, change["new"])
-        self._submit()
+        with self.lock:
+            if not self._moving and not self.closed:
+                self._says.set_bits(self._layer.value, change["new"])
+                self._submit()
 
     def _toggle_compare(self, *, close: bool = True) -> None:
         """Open the view of two points below, or close it."""
-        opened = bool(self._compare_box.children)
-        if opened and not close:
-            return
         with self.lock:
+            opened = bool(self._compare_box.children)
+            if opened and not close:
+                return
             self._compare.offer(self._entries())
             self._compare_box.children = () if opened else (self._compare.box,)
             self._compare_button.description = COMPARE_OPEN if opened else COMPARE_CLOSE
@@ -766,7 +776,7 @@ class Workbench(Panel):
         self._training.start()
 
     def _begin_training(self, wish: Wish, job: Job) -> None:
-        """Start what is wished for, of the model and the setting that the controls show."""
+        """Start what is wished for, of the model and the setting that the controls show; the lock is held."""
         if self.closed:
             raise ValueError("This workbench was closed; run its cell again to get a live one.")
         if isinstance(self._data, Split):
@@ -916,6 +926,7 @@ class Workbench(Panel):
         self._offer_file()
         if current:  # else the hand is on its way already
             self._draw_rest()
+            self._place_on_axis()
 
     def _visit(self, point: Point) -> None:
         place = _place(point.setting)
@@ -952,6 +963,7 @@ class Workbench(Panel):
     def _draw_tradeoff(self) -> None:
         axis = self._axis.value
         visits = [visit for visit in self._visits.values() if self._shown(visit)]
+        self._absent.value = _note(self._absence(), "ck-three-lines")
         drawn = [(bool(visit.setting.model), visit.exact, _place(visit.setting)) for visit in visits]
         self._curves = [
             [],
@@ -969,8 +981,18 @@ class Workbench(Panel):
                 unit=AXES[axis].unit,
                 upward=self._upward.value,
                 compared=self._compared(axis),
+                noun=self.test.noun,
             )
         )
+
+    def _absence(self) -> str:
+        """Name the points that have no place on the axes chosen: nobody asked their files, or the session is older."""
+        absent = [visit for visit in self._visits.values() if not self._shown(visit)]
+        wanted = {self._axis.value: AXES[self._axis.value].name}
+        if self._upward.value == "loss":
+            wanted["loss"] = "loss"
+        lacking = [name for key, name in wanted.items() if any(key not in each.measured for each in absent)]
+        return views.absence_note([each.name or each.setting.describe() for each in absent], lacking)
 
     def _compared(self, axis: str) -> list[tuple[str, Mark]]:
         """Give the marks that are held side by side, with their letters."""
@@ -1028,7 +1050,7 @@ class Workbench(Panel):
         self._draw_weights()
         digits = self.test if point.exact else self._sample
         wrong = newly_misread(self._references[point.exact], point.score, digits)
-        self._strip_note.value = _note(views.misread_note(len(wrong), len(digits), point.exact))
+        self._strip_note.value = _note(views.misread_note(len(wrong), digits, point.exact))
         self._strip.value = views.misread_strip(digits, wrong, point.score.predictions)
         self._list_visits()
         place = _place(point.setting)
@@ -1075,7 +1097,7 @@ class Workbench(Panel):
         """Write the status line: the latest figures, and what is going on."""
         here = self._known
         if here is None and self.point is None:
-            self._status.say(kind, "", f"{small} digits".capitalize(), done)
+            self._status.say(kind, "", f"{small} {self.test.noun}".capitalize(), done)
             return
         if here is not None:
             accuracy, interval, n, size, exact = here.accuracy, here.interval, here.n, here.size, here.exact
@@ -1086,7 +1108,7 @@ class Workbench(Panel):
             size, exact = self.point.compressed.size, self.point.exact
         low, high = (100 * end for end in interval)
         figures = f"{percent(accuracy)} right, {kilobytes(size)}, {times_smaller(self.checkpoint.size, size)}"
-        read = f"{n:,} digits{'' if exact else ' (preview)'}"
+        read = f"{n:,} {self.test.noun}{'' if exact else ' (preview)'}"
         told = f"{read}, 95 % interval {low:.2f} to {high:.2f} %; {size:,} bytes; {small}"
         self._status.say(kind, figures, told, done)
 
@@ -1103,7 +1125,7 @@ class Workbench(Panel):
             made.text(20, 62, "Run this cell to see the panel.", ink="muted")
             return made
         size = point.compressed.size
-        score = f"{percent(point.score.accuracy)} of {point.score.n:,} digits"
+        score = f"{percent(point.score.accuracy)} of {point.score.n:,} {self.test.noun}"
         made.text(20, 58, f"{score}, {kilobytes(size)}, {times_smaller(star.size, size)}", size=14)
         made.text(20, 78, point.setting.describe(), size=13, ink="muted")
         marks = [visit.mark("file") for visit in self._visits.values()]

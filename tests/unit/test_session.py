@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import html
 import io
 import json
 import shutil
@@ -110,6 +111,43 @@ def test_points_from_before_sharing_and_low_rank_are_read():
     for name in ("shared", "share_method", "share_granularity", "low_rank", "convolutions"):
         del kept["setting"][name]
     assert from_plain(kept) == visit_of(Setting(0.3, weights=4))
+
+
+def test_points_of_an_older_session_are_named_where_they_cannot_be_drawn(make, tmp_path):
+    """They were kept before memory and loss were measured: nothing is left out of the plot in silence."""
+    first = make(tmp_path / "mine")
+    for setting in (Setting(0.2), Setting(0.4)):
+        first.move_to(setting)
+        assert first.wait_idle(PATIENCE)
+    first.name_point("the one")
+    first.move_to(Setting(0.6))
+    assert first.wait_idle(PATIENCE)
+    first.close()
+    for path in (tmp_path / "mine" / "points").glob("*.json"):
+        kept = json.loads(path.read_bytes())
+        del kept["measured"]["memory"], kept["measured"]["loss"]
+        path.write_text(json.dumps(kept))
+    second = make(tmp_path / "mine")
+    assert second.wait_idle(PATIENCE)
+    for axis, upward, lacking in (
+        ("file", "accuracy", None),
+        ("memory", "accuracy", "memory while it runs"),
+        ("memory", "loss", "memory while it runs and loss"),
+        ("macs", "loss", "loss"),
+    ):
+        second._axis.value, second._upward.value = axis, upward
+        assert second.wait_idle(PATIENCE)
+        data, said = second._tradeoff.figure["data"], html.unescape(second._absent.value)
+        assert [len(data[0]["x"]), len(data[3]["x"])] == [1, 1], "the original, and where one stands, are measured"
+        assert len(data[1]["x"]) == len(second.points) - (2 if lacking else 0)
+        assert (f"2 points without {lacking} (" in said) == bool(lacking) and ("the one" in said) == bool(lacking)
+    for setting in (Setting(0.2), Setting(0.4)):
+        second.move_to(setting)
+        assert second.wait_idle(PATIENCE)
+    assert "Not on the plot" not in second._absent.value
+    assert len(second._tradeoff.figure["data"][1]["x"]) == len(second.points)
+    for content in (second._table_of_points, second._report, second._notebook):
+        assert content()
 
 
 def test_words_undo_and_what_was_compared_are_there_again(make, tmp_path):

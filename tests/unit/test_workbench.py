@@ -468,7 +468,7 @@ REFUSED = Setting(weights=32)  # float weights do not go with 8-bit activations
 
 @pytest.mark.parametrize("visited", [True, False])
 def test_what_a_refused_setting_leaves_belongs_together(make, visited):
-    """A place that is passed on the way to a refused setting takes the ring: the file and the program have to follow."""
+    """A place passed on the way to a refused setting takes the ring: the file and the program have to follow."""
     bench = make()
     passed = Setting(0.3, weights=32, activations=32)
     for setting in (passed, Setting()) if visited else ():
@@ -687,6 +687,24 @@ def test_every_axis_shows_what_the_file_is(make, move):
     assert upward["title"]["text"] == "digits misread, of 1,500"
     hundred = upward["tickvals"][upward["ticktext"].index("100")]
     assert hundred == pytest.approx(100 * 100 / 1500)
+
+
+def test_a_point_from_before_an_axis_was_chosen_is_measured_when_one_comes_back(make):
+    bench = make()
+    bench.move_to(Setting(0.3))
+    assert bench.wait_idle(PATIENCE)
+    bench._axis.value = "packed"  # what is remembered of the first point knows nothing of it
+    assert bench.wait_idle(PATIENCE)
+    bench._axis.value = "file"
+    bench.move_to(Setting(0.5))
+    assert bench.wait_idle(PATIENCE)
+    bench.move_to(Setting(0.3))
+    assert bench.wait_idle(PATIENCE)
+    bench._axis.value = "packed"
+    assert "1 point without bytes, packed" not in bench._absent.value, "two others"
+    bench.move_to(Setting(0.5))
+    assert bench.wait_idle(PATIENCE)
+    assert bench._tradeoff.figure["data"][3]["x"] == [bench.point.compressed.packed_size / 1000]
 
 
 def test_patterns_and_importances_are_what_the_engine_makes_of_them(make, move):
@@ -956,6 +974,28 @@ def test_an_error_of_a_training_is_shown_and_the_next_one_can_begin(make, hand):
     bench._training.job.on_end(ValueError("the loss became nan: training has diverged"))
     assert "diverged" in bench._training.status.text and not bench._training.button.disabled
     assert list(bench.models) == [""]
+
+
+class Hasty(Hand):
+    """A job that is over before the one who began it can say that it began."""
+
+    def start(self, model, training, digits):
+        super().start(model, training, digits)
+        thread = threading.Thread(target=self.on_end, args=(ValueError("the disk is full"),))
+        thread.start()
+        thread.join(0.2)  # it waits for the panel's lock, if that is held
+
+
+def test_a_training_that_ends_at_once_leaves_a_button_to_press(make, monkeypatch):
+    monkeypatch.setattr(training_tab, "Job", Hasty)
+    bench = make()
+    bench.train()
+    for _ in range(100):
+        if not bench._training.button.disabled:
+            break
+        time.sleep(0.02)
+    assert "the disk is full" in bench._training.status.text
+    assert not bench._training.button.disabled and bench._training.cancel_button.disabled
 
 
 def test_a_split_alone_cannot_be_trained_on(digits, messages):
