@@ -97,6 +97,7 @@ def compare_points(original: Checkpoint, first: Point, second: Point, digits: Sp
     Returns
     -------
     Comparison
+        Layer by layer, and digit by digit.
 
     Raises
     ------
@@ -108,7 +109,20 @@ def compare_points(original: Checkpoint, first: Point, second: Point, digits: Sp
 
 
 def compare_layers(original: Checkpoint, first: Compressed, second: Compressed) -> tuple[LayerPair, ...]:
-    """Hold the layers of two files side by side, and their weights against the original's."""
+    """Hold the layers of two files side by side, and their weights against the original's.
+
+    Parameters
+    ----------
+    original
+        The model that weights are measured against.
+    first, second
+        Files made of it.
+
+    Returns
+    -------
+    tuple of LayerPair
+        The original's layers in their order, as far as one of the files has them; then those that only files have.
+    """
     whole = {layer.name: layer for layer in original.layers}
     rows = [{layer.name: layer for layer in small.layers} for small in (first, second)]
     names = dict.fromkeys([*whole, *rows[0], *rows[1]])
@@ -139,6 +153,17 @@ def _distance(one: NDArray[np.float32] | None, other: NDArray[np.float32] | None
 
 def compare_readings(first: Score, second: Score, digits: Split) -> Readings:
     """Find the digits that one file reads rightly and the other does not.
+
+    Parameters
+    ----------
+    first, second
+        What was read on `digits`.
+    digits
+        With the right labels.
+
+    Returns
+    -------
+    Readings
 
     Raises
     ------
@@ -182,7 +207,7 @@ def mcnemar(b: int, c: int) -> float:
         If a count is negative.
     """
     if b < 0 or c < 0:
-        raise ValueError(f"b is {b} and c is {c}; counts are 0 or more.")
+        raise ValueError(f"b is {b} and c is {c}; give counts of 0 or more.")
     n, tail, ways = b + c, 0, 1
     for k in range(min(b, c) + 1):  # whole numbers, so nothing is rounded before the division
         tail += ways

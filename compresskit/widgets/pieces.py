@@ -67,6 +67,18 @@ def as_one(pieces: Sequence[Layer]) -> Layer:
 def composed(small: Compressed, name: str) -> NDArray[np.float32]:
     """Read a layer's weights from a file: those of the layer, or the product of what low rank made of it.
 
+    Parameters
+    ----------
+    small
+        The file.
+    name
+        Of a layer of the original.
+
+    Returns
+    -------
+    ndarray of float32
+        Real numbers, in the shape that the layer has in the original.
+
     Raises
     ------
     ValueError
