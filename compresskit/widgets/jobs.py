@@ -197,8 +197,9 @@ class Job:
             if self._worker.cancel.is_set():
                 raise ValueError("Cancelled before the training began.")
             self._process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True, encoding="utf-8"
-            )
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True, encoding="utf-8",
+                start_new_session=True,  # Jupyter's interrupt, meant for a cell, goes to all of the kernel's group
+            )  # fmt: skip
         last: dict[str, Any] = {}
         with self._process as process:
             assert process.stdout is not None

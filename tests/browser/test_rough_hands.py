@@ -27,6 +27,22 @@ few = dataclasses.replace(digits, test=digits.test.take({READ}), train=digits.tr
                           validation=digits.validation.take(500))
 bench = ck.Workbench("digit_reader", few)
 bench"""
+TRAINS_FOR_EVER = """
+import subprocess, sys, types
+from compresskit.widgets import jobs
+program = '''
+import json, sys, threading, time
+ended, step = threading.Event(), 0
+threading.Thread(target=lambda: (sys.stdin.read(), ended.set()), daemon=True).start()
+while not ended.wait(0.1):
+    step += 1
+    told = dict(epoch=1, epochs=2, step=step, steps=10**6, loss=1 / step, validation_accuracy=None, seconds=1.0)
+    print(json.dumps({"progress": told | {"seconds_left": 1.0}}), flush=True)
+print(json.dumps({"error": "It ended when it was told to"}), flush=True)
+'''
+start = lambda command, **settings: subprocess.Popen([sys.executable, "-c", program], **settings)
+jobs.subprocess = types.SimpleNamespace(Popen=start, PIPE=subprocess.PIPE)
+"""
 PLOT = "document.querySelector('.ck-grow .js-plotly-plot')"
 SHOWN = f"() => {PLOT}?.data?.[1]?.x?.length >= 1"
 NUMBER = f"(n) => {PLOT}?.data?.[1]?.x?.length === n"
@@ -211,6 +227,27 @@ def test_an_interrupt_leaves_a_living_panel(workbench):
     notebook.press(".ck-weights", "ArrowLeft")
     notebook.until("bench.setting.weights == 7 and bench.wait_idle(120) and bench.point.setting == bench.setting")
     assert notebook.page.locator(".compresskit").get_by_role("alert").count() == 0
+
+
+def test_an_interrupt_is_not_for_the_training(workbench):
+    notebook, page = workbench, workbench.page
+    notebook.kernel(TRAINS_FOR_EVER)
+    try:
+        tab(notebook, "Train")
+        page.locator(".ck-train").click()
+        told = page.locator(".ck-tab .ck-status").first
+        told.get_by_text("Epoch 1 of 2").wait_for()
+        notebook.press(".ck-weights", "ArrowLeft")
+        page.evaluate(f"() => {KERNEL}.interrupt()")
+        before = told.inner_text()
+        notebook.wait("(before) => document.querySelector('.ck-tab .ck-status').innerText !== before", before)
+        notebook.until("bench._training.job.busy and bench.point.setting.weights == 7")
+        page.locator(".ck-cancel").first.click()
+        told.get_by_text("ended when it was told to").wait_for()
+        assert page.locator(".ck-train").is_enabled()
+    finally:
+        notebook.kernel("jobs.subprocess = subprocess; bench._training.job.cancel()")
+        tab(notebook, "Prune")
 
 
 def test_two_tabs_show_one_workbench(workbench):

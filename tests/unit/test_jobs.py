@@ -91,6 +91,18 @@ def test_whatever_happens_there_is_a_sentence_here(told, few, monkeypatch, text,
         raise ends[0]
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no process groups")
+def test_an_interrupt_of_the_kernel_is_not_for_the_training(told, few, monkeypatch):
+    """Jupyter sends it to the kernel's whole process group; tests/browser interrupts a real one."""
+    text = "import json, os; print(json.dumps({'error': f'groups {os.getpgrp()} {os.getpgid(os.getppid())}'}))"
+    monkeypatch.setattr(jobs.subprocess, "Popen", program(text))
+    job, _, ends, _ = told
+    job.start(ck.load_model("digit_reader"), Training("fine-tune"), few)
+    assert job.wait(PATIENCE)
+    _, own, kernels = str(ends[0]).split()
+    assert own != kernels
+
+
 def test_a_training_does_not_outlive_the_panel(told, few, monkeypatch):
     monkeypatch.setattr(jobs.subprocess, "Popen", program("import time\nprint('{}', flush=True)\ntime.sleep(600)"))
     job, _, ends, _ = told
