@@ -29,7 +29,7 @@ NAME: Final = b"compresskit"
 _FORMAT: Final = 1
 _ALIGNED: Final = 16  # what the format asks of weights
 _NO_SEAL: Final = "0" * 64
-_SEAL_KEY: Final = b'"seal": "'
+_SEAL_KEY: Final = b'"seal": "'  # quotes in a name are escaped, so nothing that a model is called looks like it
 _VERSION, _BUFFERS, _METADATA = 0, 4, 6  # fields of the root table, in the order of the schema
 _FIELDS: Final = 8
 _BROKEN = (struct.error, IndexError, KeyError, TypeError, AttributeError, ValueError, OverflowError, RecursionError)
@@ -190,7 +190,7 @@ def _text(told: Stamp, bare: bytes) -> bytes:
     marks = None if told.marks is None else {each.name: getattr(told.marks, each.name) for each in fields(Marks)}
     plain: Mapping[str, Any] = {
         "format": _FORMAT,
-        "seal": _NO_SEAL,  # first but one, so that nothing a model is called can look like it
+        "seal": _NO_SEAL,
         "compresskit": told.made_with,
         "model": told.model,
         "original": told.original,

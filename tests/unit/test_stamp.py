@@ -35,12 +35,12 @@ MARKS = st.builds(
 )
 STAMPS = st.builds(
     Stamp,
-    model=st.text(max_size=30),
+    model=st.text(max_size=30) | st.just('"seal": "'),
     original=st.just("a" * 64),
     recipe=st.sampled_from(RECIPES),
     training=st.lists(st.text(max_size=40), max_size=3).map(tuple),
     marks=st.none() | MARKS,
-    made_with=st.just("1.2.3"),
+    made_with=st.sampled_from(("1.2.3", "2.0")),
 )
 
 
