@@ -64,13 +64,14 @@ def test_what_is_written_is_read_and_comes_off_again(seed, told, other):
 @pytest.mark.parametrize("quantize", [ck.Quantize(32, 32), ck.Quantize(8, 32), ck.Quantize(io="uint8")])
 def test_a_stamped_file_answers_bit_for_bit_as_before(name, quantize, digits):
     small = ck.compress(ck.load_model(name), ck.Recipe(quantize), digits.train)
-    stamped = small.stamped(ck.evaluate(small, digits.test.take(20)))
+    stamped = small.stamped(ck.evaluate(small, digits.test.take(20)), ["model = fine_tune(model, digits)"])
     images = np.asarray(digits.test.images[:20])
     np.testing.assert_array_equal(outputs(stamped, images), outputs(small.tflite, images))
     assert layers(stamped) == small.layers
     model = files.read(stamped)
     assert {b"min_runtime_version", b"compresskit"} <= {entry.name for entry in model.metadata}
     assert read_stamp(stamped).marks.split == "test"
+    assert read_stamp(stamped).training == ("model = fine_tune(model, digits)",)
     assert read_stamp(stamped).file == small.digest and read_stamp(stamped).original == small.checkpoint.digest
 
 
