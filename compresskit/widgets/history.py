@@ -84,7 +84,7 @@ class History(Generic[T]):
 
     def _goes_on(self, what: object, seconds: float | None) -> bool:
         """Tell whether a move belongs to the one before."""
-        if seconds is None or self._latest is None or self.can_redo:
+        if seconds is None or self._latest is None:
             return False
         before, then = self._latest
         return before == what and seconds - then <= TOGETHER_SECONDS

@@ -44,6 +44,14 @@ def test_a_drag_is_one_step_and_another_control_is_another():
     assert history.undo() == (5, 1)
     history.note((5, 3), 100.1)
     assert history.steps == (((0, 0), (5, 0), (5, 1), (5, 3)), 3), "after an undo a new step begins"
+    assert history.undo() == (5, 1) and history.redo() == (5, 3)
+    history.note((5, 4), 100.2)
+    assert history.steps[0][-2:] == ((5, 3), (5, 4)), "after a redo too"
+    kept = list(history.steps[0])
+    history.put(kept, len(kept) - 1)
+    history.note((5, 5), 100.3)
+    assert history.steps[0][-2:] == ((5, 4), (5, 5)), "and in a history that was taken over"
+    assert len(kept) == 5, "of which the list is left alone"
 
 
 def test_a_click_is_a_step_of_its_own():
