@@ -348,7 +348,7 @@ def run_inspect(options: argparse.Namespace) -> int:
     from compresskit.litert.stamp import read_stamp, strip
 
     if not options.file.is_file():
-        raise ValueError(f"there is no file {options.file}")
+        raise ValueError(f"file: there is no {options.file}; give the path of a .tflite file")
     tflite = options.file.read_bytes()
     told = read_stamp(tflite)
     if told is None:

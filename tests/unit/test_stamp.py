@@ -184,3 +184,5 @@ def test_the_command_line_reads_it_and_takes_it_off(tmp_path, capsys, digits):
     assert "altered or damaged" in capsys.readouterr().err
     assert cli.main(["inspect", str(tmp_path / "bare.tflite")]) == 1
     assert "without a stamp" in capsys.readouterr().out
+    assert cli.main(["inspect", str(tmp_path / "gone.tflite")]) == 1
+    assert "gone.tflite; give the path of a .tflite file" in capsys.readouterr().err
