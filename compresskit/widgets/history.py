@@ -21,10 +21,10 @@ class History(Generic[T]):
         Where they stand at the beginning.
     what_changed
         ``what_changed(before, after)`` tells what a move was of; moves of the same, quickly after one another, are
-        one step. By default every move is a step.
+        one step.
     """
 
-    def __init__(self, first: T, what_changed: Callable[[T, T], object] | None = None) -> None:
+    def __init__(self, first: T, what_changed: Callable[[T, T], object]) -> None:
         self._steps, self._at = [first], 0
         self._what_changed = what_changed
         self._latest: tuple[object, float] | None = None
@@ -73,7 +73,7 @@ class History(Generic[T]):
         """
         if setting == self.current:
             return
-        what = self._what_changed(self.current, setting) if self._what_changed is not None else object()
+        what = self._what_changed(self.current, setting)
         if self._goes_on(what, seconds):
             self._steps[self._at] = setting
         else:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -28,6 +30,8 @@ def test_the_steps_are_the_best_that_can_be_had_for_so_much(places):
     best = [places[each] for each in unbeaten(places)]
     across, down = staircase(best)
     assert across == sorted(across) and down == sorted(down, reverse=True)
+    corners = list(zip(across, down, strict=True))
+    assert all(x == x2 or y == y2 for (x, y), (x2, y2) in pairwise(corners)), "level or upright, never aslant"
     for x in range(10):
         affordable = [y for each, y in places if each <= x]
         reached = [y for each, y in zip(across, down, strict=True) if each <= x]

@@ -11,9 +11,14 @@ from compresskit.widgets.history import MOST_STEPS, TOGETHER_SECONDS, History
 ACTS = st.lists(st.sampled_from(["undo", "redo", 1, 2, 3]), max_size=60)
 
 
+def alike(_before: int, _after: int) -> str:
+    """Every move is of the same control."""
+    return "the same"
+
+
 @given(ACTS)
 def test_it_is_a_list_with_a_place_in_it(acts):
-    history, steps, at = History(0), [0], 0
+    history, steps, at = History(0, alike), [0], 0
     for second, act in enumerate(acts):
         if act == "undo":
             at = max(0, at - 1)
@@ -28,7 +33,7 @@ def test_it_is_a_list_with_a_place_in_it(acts):
                 at += 1
         assert (history.steps, history.current) == ((tuple(steps), at), steps[at])
         assert (history.can_undo, history.can_redo) == (at > 0, at < len(steps) - 1)
-    other = History(9)
+    other = History(9, alike)
     other.put(*history.steps)
     assert other.steps == history.steps
 
@@ -55,14 +60,14 @@ def test_a_drag_is_one_step_and_another_control_is_another():
 
 
 def test_a_click_is_a_step_of_its_own():
-    history = History(0, lambda _before, _after: "the same")
+    history = History(0, alike)
     for move, seconds in ((1, 0.0), (2, None), (3, 0.1), (4, 0.2)):
         history.note(move, seconds)
     assert history.steps[0] == (0, 1, 2, 4)
 
 
 def test_very_old_steps_are_forgotten():
-    history = History(-1)
+    history = History(-1, alike)
     for move in range(3 * MOST_STEPS):
         history.note(move, float(move))
     steps, at = history.steps
@@ -72,4 +77,4 @@ def test_very_old_steps_are_forgotten():
 @pytest.mark.parametrize("at", [-1, 2])
 def test_a_place_outside_is_refused(at):
     with pytest.raises(ValueError, match="from 0 to 1"):
-        History(0).put([1, 2], at)
+        History(0, alike).put([1, 2], at)
