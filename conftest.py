@@ -1,13 +1,18 @@
 """What pytest needs to know of every test: the order of the files, and how nbval compares the notebooks' outputs.
 
 It stands in the root because `pytest --nbval notebooks` reads no conftest.py of another folder.
+
+Where a lesson has a copy with solutions, that copy is run with TensorFlow, and the learner's as on the plain install:
+a lesson has to work in both, and what is trained in both copies is the same (`tests/notebook` sees to that).
 """
 
 from __future__ import annotations
 
 import os
+import re
 import warnings
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +20,10 @@ NOT_COMPARED = (
     "application/vnd.plotly.v1+json",  # compared as one exact dict and never sanitized; tests assert on its numbers
     "image/svg+xml",  # pictures, like PNG, which nbval leaves out already: fonts and rasters differ by machine
 )
+
+PLAIN_INSTALL = Path(__file__).parent / "tests" / "notebook" / "plain_install"
+ONLY_WITH_TENSORFLOW = re.compile(r"^if (trained_here|has_tensorflow)\b.*:$", re.MULTILINE)
+PYTHONPATH = os.environ.get("PYTHONPATH", "")
 
 # Files that take longest (seconds of a processor, roughly). Begun first, they leave no worker alone at the end; where
 # the order is out of date, the run is a little longer and nothing else.
@@ -47,15 +56,36 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     compare_what_can_be(items)
 
 
+def is_cell(item: pytest.Item) -> bool:
+    """Tell whether a test is a notebook's cell."""
+    return type(item).__name__ == "IPyNbCell"
+
+
+def is_plain(item: pytest.Item) -> bool:
+    """Tell whether a cell belongs to a notebook that is run as on the plain install."""
+    return is_cell(item) and (item.path.parent / "solutions" / item.path.name).exists()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Choose what the kernel will find: nbval starts it when the first cell of a notebook is set up."""
+    if is_cell(item):
+        first = str(PLAIN_INSTALL) if is_plain(item) else ""
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (first, PYTHONPATH)))
+
+
 def compare_what_can_be(items: list[pytest.Item]) -> None:
     """Leave pictures out, and, where full MNIST could not be had, compare nothing: other digits, other numbers."""
-    cells = [item for item in items if type(item).__name__ == "IPyNbCell"]
+    cells = [item for item in items if is_cell(item)]
     if not cells:
         return
     # As where they are built: a panel's still picture is compared, and on a busy machine it comes late.
     os.environ["COMPRESSKIT_PICTURE_PATIENCE"] = "120"
     for notebook in {id(cell.parent): cell.parent for cell in cells}.values():
         notebook.skip_compare = (*notebook.skip_compare, *NOT_COMPARED)
+    for cell in cells:
+        if is_plain(cell) and ONLY_WITH_TENSORFLOW.search(cell.cell.source):
+            cell.options["check"] = False  # the saved output is TensorFlow's
     from compresskit.data import load_mnist
 
     digits = load_mnist()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
@@ -93,6 +94,30 @@ def test_every_check_is_used_and_every_use_is_a_check(path):
     except ValueError:
         there_are = []
     assert sorted(used) == sorted((number, name) for name in there_are)
+
+
+def names(source: str, context: type) -> set[str]:
+    """The names that a cell reads (ast.Load) or makes (ast.Store, functions too)."""
+    tree = ast.parse(source)
+    made = (ast.FunctionDef, ast.ClassDef)
+    functions = {node.name for node in ast.walk(tree) if isinstance(node, made) and context is ast.Store}
+    return functions | {
+        node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, context)
+    }
+
+
+@pytest.mark.parametrize("path", SOLUTIONS, ids=name_of)
+def test_what_is_trained_is_the_same_in_both_copies(path):
+    """Learner copies are run without TensorFlow (see conftest.py), the solutions with it: that must be enough."""
+    solved, unsolved = (
+        [cell.source for cell in read(each).cells if cell.cell_type == "code"]
+        for each in (path, path.parents[1] / path.name)
+    )
+    blank = set().union(*(names(source, ast.Store) for source in unsolved if "# your code here" in source))
+    for source in unsolved:
+        if names(source, ast.Load) & {"trained_here", "has_tensorflow"}:
+            assert source in solved
+            assert names(source, ast.Load) & blank == set(), "a training that depends on an exercise is run nowhere"
 
 
 @pytest.mark.parametrize("path", [*LEARNER, *SOLUTIONS], ids=name_of)
