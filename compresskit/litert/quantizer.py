@@ -9,6 +9,7 @@ what it does not support; the plan below names every operator, and what is not s
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -26,6 +27,9 @@ from compresskit.quantization.ranges import weight_grid
 _ALGORITHM = "compresskit_grid"
 _LARGEST_BIAS = 2.0**30
 _TINY = 1e-12
+_one_at_a_time = threading.Lock()
+"""ai-edge-quantizer exchanges functions of its own modules while it works, to find out which operators tie scales
+together (`ai_edge_quantizer.utils.constrained_ops_utils`): two threads in it at once get wrong graphs, or none."""
 
 
 @dataclass(frozen=True)
@@ -109,13 +113,26 @@ def quantize(
     ValueError
         If an operator cannot be quantized as planned; the sentence names it.
     """
+    with _one_at_a_time:
+        return _quantize(tflite, plans, activations, ranges or {}, io, weights or {})
+
+
+def _quantize(
+    tflite: bytes,
+    plans: Mapping[str, LayerPlan],
+    activations: int,
+    ranges: Ranges,
+    io: str,
+    weights: Mapping[int, NDArray[Any]],
+) -> bytes:
+    """Quantize, alone in the process."""
     _register()
     from ai_edge_quantizer import params_generator
 
     model = files.twin(_unpacked(tflite))
-    files.replace_buffers(model, weights or {})
+    files.replace_buffers(model, weights)
     model.signatureDefs = model.signatureDefs or []  # ai-edge-quantizer goes through them where `io` changes types
-    reach = {name: _alive(*found) for name, found in (ranges or {}).items()}
+    reach = {name: _alive(*found) for name, found in ranges.items()}
     table = _table(model, plans, activations, reach, io)
     calibration = {name: {"min": _value(low), "max": _value(high)} for name, (low, high) in reach.items()}
     parameters = params_generator.ParamsGenerator(model).generate_quantization_parameters(table, calibration, False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -403,3 +404,18 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_files_made_on_several_threads_at_once_are_those_made_alone(digits):
+    """ai-edge-quantizer exchanges its own functions while it works; a notebook has several panels."""
+    model = ck.load_model("small_student")
+    recipes = (ck.Recipe(ck.Quantize()), ck.Recipe(ck.Quantize(activations=32)), ck.Recipe(ck.Quantize(ranges="mse")))
+    alone = [ck.compress(model, recipe, digits.train).tflite for recipe in recipes]
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        with ThreadPoolExecutor(3) as pool:
+            made = list(pool.map(lambda place: ck.compress(model, recipes[place % 3], digits.train).tflite, range(60)))
+    finally:
+        sys.setswitchinterval(before)
+    assert [alone.index(each) if each in alone else None for each in made] == [0, 1, 2] * 20
