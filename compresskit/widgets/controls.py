@@ -59,6 +59,17 @@ LOW_RANK: Final = (
 CONVOLUTIONS: Final = (("stay whole", "keep"), ("become three (Tucker-2)", "tucker2"), ("become two", "spatial"))
 SHARE: Final = ("shared", "share_method", "share_granularity", "low_rank", "convolutions")
 TOOLTIPS: Final = {
+    "model": "What the steps are done to: the original, or a model that was trained here (tab Train)",
+    "sparsity": "Part of the weights that become zero",
+    "pattern": "Which weights go together: any of them, some of each four, blocks, or whole channels",
+    "weights": "Bits of each weight. 3, 5, 6 and 7 bits are stored as 8; packed bytes tell what they save",
+    "activations": "What flows between the layers: integers, or float. With integers a device needs no float at all",
+    "importance": "By what it is decided which weights stay",
+    "scope": "Whether each layer loses the same part, or the smallest of the whole network go",
+    "granularity": "How many weights share one scale: those of an output channel, or all of a layer",
+    "ranges": "How the largest weight that the grid holds is chosen; what lies beyond is clipped",
+    "activation_ranges": "The same for what flows between the layers, measured on calibration digits",
+    "io": "The type of the numbers that go into the file and come out of it",
     "shared": "How many values all weights of a layer share: its codebook. Packed bytes tell what it saves",
     "share_method": "k-means: each value is the mean of the weights nearest to it. Binary has two, ternary three",
     "share_granularity": "One codebook for all weights of a layer, or one for each output channel",
@@ -121,6 +132,8 @@ class Controls:
             layer.name: slider_of(layer.name, OWN_SPARSITIES, AS_ALL, f"ck-own-sparsity-{place}")
             for place, layer in enumerate(layers)
         }
+        for name, slider in self.own_sparsities.items():
+            slider.tooltip = f"Part of the weights of {name} that become zero"
         self.layer_bits: dict[str, int] = {}
         self._put_own(setting)
         self.still_sliders()

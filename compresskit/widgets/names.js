@@ -1,4 +1,5 @@
-// Gives the controls of a panel the names and spoken values that ipywidgets leaves out, and keeps their keys to them.
+// Gives the controls of a panel the names, spoken values and hover texts that ipywidgets leaves out, and keeps their keys
+// to them.
 
 // JupyterLab takes plain keys for the notebook, whatever has the focus: an arrow in a list goes to the next cell, and an
 // x on a slider deletes the panel's. What is pressed with Ctrl, Alt or Meta, and Shift+Enter, still reaches it.
@@ -19,6 +20,10 @@ function render({ model, el }) {
   const label = () => {
     root ??= el.closest(".compresskit");
     if (!root) return;
+    for (const field of root.querySelectorAll(".ck-field")) {
+      const title = field.querySelector(":scope > .widget-label")?.title;  // ipywidgets puts it there alone
+      if (title && field.title !== title) field.title = title;
+    }
     for (const [selector, name] of Object.entries(model.get("names"))) {
       const field = root.querySelector(selector);
       if (!field) continue;

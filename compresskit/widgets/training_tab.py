@@ -28,6 +28,14 @@ WHAT: Final = (("zeros", "fine-tune"), ("rounding", "quantize"), ("a teacher", "
 BUTTONS: Final = {"fine-tune": "Fine-tune", "quantize": "Train with rounding (QAT)", "distill": "Distil"}
 RATES: Final = tuple((f"{rate:g}", rate) for rate in (0.0003, 0.0005, 0.001, 0.002, 0.005))
 USUAL_RATES: Final = {"fine-tune": 0.001, "quantize": 0.0005, "distill": 0.002}
+TOOLTIPS: Final = {
+    "kind": "What the training keeps up: the zeros of the controls, their rounding, or the answers of a teacher",
+    "epochs": "How often each training digit is seen",
+    "rate": "How far a step of the training goes, at most",
+    "teacher": "The model whose answers the student learns",
+    "temperature": "What the teacher's logits are divided by: the higher, the more its doubts count",
+    "alpha": "Weight of the teacher, 0 to 1; the labels have the rest",
+}
 ORIGINAL_TEACHES: Final = ""
 USUAL_TEMPERATURE: Final = 4.0
 USUAL_ALPHA: Final = 0.9
@@ -119,6 +127,8 @@ class TrainingTab:
         self.teacher = list_of("Teacher", teachers, ORIGINAL_TEACHES, "ck-teacher")
         self.temperature = number_box("Temperature", USUAL_TEMPERATURE, 1, "ck-temperature")
         self.alpha = number_box("Weight alpha", USUAL_ALPHA, 0.1, "ck-alpha")
+        for name, tooltip in TOOLTIPS.items():
+            getattr(self, name).tooltip = tooltip
         self._of_distilling = (self.teacher, self.temperature, self.alpha)
         self._enable(False)
         self.button = button_of(BUTTONS["fine-tune"], "ck-train", primary=True)

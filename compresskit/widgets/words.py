@@ -37,8 +37,9 @@ class Words(Generic[P]):
         self._filling = False
         self.name = ipywidgets.Text(description="Name of this point", continuous_update=False)
         self.note = ipywidgets.Textarea(description="Notes on it", continuous_update=False, rows=2)
+        self.name.tooltip = "Stands beside the point on the plot, and in the lists"
+        self.note.tooltip = "Is kept with the point; the table and the report hold it too"
         for field, name in ((self.name, "ck-name"), (self.note, "ck-notes")):
-            field.tooltip = field.description
             classed(field, "ck-field", name)
         self.box = classed(ipywidgets.HBox([self.name, self.note]), "ck-words")
         self.show(None, "", "")

@@ -305,8 +305,11 @@ class Workbench(Panel):
         self._upward = choice_of("Upward", UPWARD, "accuracy", "ck-upward")
         for control in (self._axis, self._upward):
             self._watch(control, self._on_axis)
+        self._axis.tooltip = "What a point's place from left to right is: bytes, work, time or memory of its file"
+        self._upward.tooltip = "What a point's height is; the best are above"
         self._training = TrainingTab(self._begin_training, self._on_trained, self.lock)
         self._back = list_of("Go back to", [NO_POINT], NO_POINT[1], "ck-back")
+        self._back.tooltip = "Puts the controls where they stood for a point, as a click on it does"
         self._absent = markup(_note("", "ck-three-lines"))
         self._watch(self._back, self._on_back)
         self._tradeoff = Chart(
@@ -322,7 +325,8 @@ class Workbench(Panel):
         self._compare = CompareView(
             self._comparison, self.test, self.lock, self._on_compared, len(self.checkpoint.layers)
         )
-        for field in self._compare.lists:
+        for letter, field in zip(LETTERS, self._compare.lists, strict=True):
+            field.tooltip = f"The point that is called {letter} below; Shift and a click in the plot chooses too"
             self._watch(field, self._compare.on_list)
         answer_while_busy(self._compare.box)
         self._compare_box = classed(ipywidgets.VBox([]), "ck-stack")
@@ -336,6 +340,8 @@ class Workbench(Panel):
             "Bits of this layer", LAYER_BITS, self._says.layer_bits.get(heaviest, 0), "ck-layer-bits"
         )
         self._watch(self._own_bits, self._on_own_bits)
+        self._layer.tooltip = "Whose weights the histogram shows"
+        self._own_bits.tooltip = "Bits of this layer alone; all others have those of the slider above"
         self._histogram = Chart(
             views.weights_figure(None), height=250, lock=self.lock, label="Histogram of the weights"
         )

@@ -1086,6 +1086,21 @@ def test_every_control_has_a_name(make):
         assert any(f".{each}" in names for each in control._dom_classes), control
 
 
+def test_every_control_says_on_hover_what_it_does(make):
+    """By more than its label, which is there already; without any, ipywidgets would show the word null."""
+    bench = make()
+    bench._toggle_compare()
+
+    def fields(widget):
+        inside = [field for child in getattr(widget, "children", ()) for field in fields(child)]
+        return inside + ([widget] if "ck-field" in widget._dom_classes else [])
+
+    found = fields(bench.box)
+    assert len(found) == 16 + len(bench._own_sparsities) + 6 + 3 + 2 + 2 + 2
+    for field in found:
+        assert field.tooltip and field.tooltip != field.description, field
+
+
 def test_data_that_does_not_fit_is_refused_by_name(digits, messages):
     test, _ = digits
     with pytest.raises(ValueError, match="resize the images"):
