@@ -16,7 +16,7 @@ course=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 TLJH=${TLJH:-/opt/tljh}
 SHARED=${SHARED:-/srv/compresskit/data}
 SKELETON=${SKELETON:-/etc/skel}
-MEMORY=${MEMORY:-1G} # a kernel with a workbench takes 0.2 GB, one that trains 1 GB more
+MEMORY=${MEMORY:-2G} # the server, and a kernel with a workbench that takes 0.2 GB, or 1 GB more while it trains
 
 python=$TLJH/user/bin/python
 if [ ! -x "$python" ]; then

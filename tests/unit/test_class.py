@@ -160,7 +160,7 @@ def test_the_hub_is_set_up_as_the_script_says(tmp_path):
     assert told[1] == f"-m pip install --no-deps {ROOT}"
     assert told[2] == f"-m compresskit.cli fetch --into {tmp_path / 'shared'}"
     assert told[3:6] == [
-        "tljh-config set limits.memory 1G", "tljh-config set services.cull.timeout 3600", "tljh-config reload",
+        "tljh-config set limits.memory 2G", "tljh-config set services.cull.timeout 3600", "tljh-config reload",
     ]  # fmt: skip
     cli.parser().parse_args(told[2].split()[2:])
     c = Config()
