@@ -141,10 +141,8 @@ def evaluate(
     Raises
     ------
     ValueError
-        If there are no digits, or they do not fit the model.
+        If the digits do not fit the model.
     """
-    if len(digits) == 0:
-        raise ValueError("digits: there are none; give at least one, such as digits.test")
     images = np.asarray(digits.images)
     predictions, loss = _read(model, images, digits.labels)
     return _counted(
@@ -201,7 +199,7 @@ def _read(
     """Give the class that the file finds most likely in each image, and the loss."""
     answers = outputs(model.tflite, images)
     answers = answers.reshape(len(answers), -1)
-    original = getattr(model, "checkpoint", model)  # every file made of a model ends as the model does
+    original = getattr(model, "checkpoint", model)  # looked at once: every file made of a model ends as the model does
     return answers.argmax(axis=1), cross_entropy(answers, labels, ends_in_softmax(original.tflite))
 
 

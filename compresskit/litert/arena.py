@@ -17,7 +17,7 @@ import numpy as np
 
 from compresskit.litert import model as files
 
-_BITS = {"int4": 4, "int2": 2, "bool": 8, "complex64": 64, "complex128": 128, "bfloat16": 16}
+_BITS = {"int4": 4, "int2": 2, "bfloat16": 16}  # of the types that NumPy does not know
 
 
 @dataclass(frozen=True)
@@ -78,12 +78,15 @@ def _lifetimes(model: files.ModelT) -> dict[int, tuple[int, int]]:
     """Give the first and the last operator during which each result is alive."""
     graph = model.subgraphs[0]
     end = len(graph.operators) - 1
-    found = {int(index): (0, 0) for index in graph.inputs}
+    found: dict[int, tuple[int, int]] = {}
     kept = {int(index) for index in graph.outputs}
     for place, op in enumerate(graph.operators):
         flows = [int(index) for index in op.inputs if index >= 0 and not files.is_constant(model, int(index))]
         for index in flows:
-            found[index] = (found.get(index, (0, 0))[0], place)  # what nobody wrote, such as a state, is there at once
+            found[index] = (
+                found.get(index, (0, 0))[0],
+                place,
+            )  # what nobody wrote, such as an input, is there at once
         unpacks = not flows and files.operator_name(model, op) == "DEQUANTIZE"
         for index in map(int, op.outputs):
             found[index] = (0 if unpacks else place, place)

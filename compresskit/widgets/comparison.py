@@ -147,7 +147,7 @@ def _distance(one: NDArray[np.float32] | None, other: NDArray[np.float32] | None
     """Give `||one - other|| / size`; None where there is nothing to subtract."""
     if one is None or other is None or size is None or one.shape != other.shape:
         return None
-    apart = float(np.linalg.norm(one.astype(np.float64) - other))
+    apart = float(np.linalg.norm(one - other))
     return apart / size if size else (0.0 if apart == 0 else math.inf)
 
 

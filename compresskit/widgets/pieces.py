@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -36,22 +36,22 @@ def pieces_of(before: Sequence[Layer], after: Sequence[Layer]) -> tuple[tuple[La
     there = {layer.name: layer for layer in after}
     found = []
     for layer in before:
-        names = next((names for names in ((layer.name,), *_names(layer.name)) if set(names) <= set(there)), None)
-        if names is None:
+        names = _became(layer.name, there)
+        if not names:
             raise ValueError(f"layer {layer.name!r} is not in the file, whose layers are {', '.join(there)}")
         found.append(tuple(there[name] for name in names))
     return tuple(found)
 
 
-def _names(name: str) -> tuple[tuple[str, ...], ...]:
-    """Name what low rank can make of a layer; three come before two of the same ends."""
-    return tuple(tuple(f"{name}_{end}" for end in ends) for ends in sorted(_SUFFIXES, key=len, reverse=True))
+def _became(name: str, there: Collection[str]) -> tuple[str, ...]:
+    """Name what a layer became: itself, or what low rank made of it, three before two of the same ends; or nothing."""
+    ends = sorted(_SUFFIXES, key=len, reverse=True)
+    cut = (tuple(f"{name}_{end}" for end in each) for each in ends)
+    return next((names for names in ((name,), *cut) if set(names) <= set(there)), ())
 
 
 def as_one(pieces: Sequence[Layer]) -> Layer:
     """Add layers up to one row: bytes, parameters and multiplications, the zeros among all weights, and the types."""
-    if len(pieces) == 1:
-        return pieces[0]
     weights = [float(np.prod(piece.shape)) for piece in pieces]
     types = dict.fromkeys(piece.dtype for piece in pieces)
     return replace(
@@ -84,11 +84,9 @@ def composed(small: Compressed, name: str) -> NDArray[np.float32]:
     ValueError
         If there is no such layer.
     """
-    there = {layer.name for layer in small.layers}
-    for names in _names(name):
-        if name not in there and set(names) <= there:
-            parts = [small.weights(each) for each in names]
-            if len(parts) == 3:
-                return Tucker2(*parts).compose()
-            return (Factors(*parts) if parts[0].ndim == 2 else SpatialSVD(*parts)).compose()
-    return small.weights(name)
+    parts = [small.weights(each) for each in _became(name, {layer.name for layer in small.layers}) or (name,)]
+    if len(parts) == 3:
+        return Tucker2(*parts).compose()
+    if len(parts) == 2:
+        return (Factors(*parts) if parts[0].ndim == 2 else SpatialSVD(*parts)).compose()
+    return parts[0]

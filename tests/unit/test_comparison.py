@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 import compresskit as ck
+from compresskit.litert import model as files
+from compresskit.litert.inspect import sites
 from compresskit.widgets.comparison import compare_layers, compare_points, compare_readings, mcnemar
 from compresskit.widgets.points import Point, Setting
 
@@ -25,8 +27,9 @@ def test_the_exact_test_is_scipys(b, c):
 
 def test_the_exact_test_stands_ten_thousand_digits():
     assert mcnemar(5000, 5000) == 1.0 and mcnemar(10_000, 0) < 1e-300
-    with pytest.raises(ValueError, match="0 or more"):
-        mcnemar(-1, 3)
+    for b, c in ((-1, 3), (3, -1)):
+        with pytest.raises(ValueError, match="0 or more"):
+            mcnemar(b, c)
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +69,31 @@ def test_layers_of_other_shapes_have_no_distance(model, points):
     pairs = compare_layers(model, made[Setting(0.5, pattern="channel")].compressed, made[Setting(0.7)].compressed)
     cut = [pair for pair in pairs if pair.first.shape != pair.second.shape]
     assert cut and all(pair.errors[0] is None and pair.between is None and pair.errors[1] for pair in cut)
+
+
+def test_layers_that_only_one_file_has_stand_behind_the_others(model, points):
+    _, made = points
+    cut, whole = ck.compress(model, Setting(weights=32, activations=32, low_rank=0.3).recipe()), made[Setting(0.7)]
+    pairs = compare_layers(model, cut, whole.compressed)
+    names = [layer.name for layer in model.layers]
+    assert [pair.name for pair in pairs[: len(names)]] == names
+    assert {pair.name for pair in pairs} == {layer.name for layer in (*cut.layers, *whole.compressed.layers)}
+    assert any(pair.first is None for pair in pairs) and all(pair.second is None for pair in pairs[len(names) :])
+    for pair in pairs:
+        first, second = pair.first is not None, pair.second is not None
+        assert [error is not None for error in pair.errors] == [first and second, second]
+        assert (pair.between is not None) == (first and second)
+
+
+def test_distances_from_a_layer_of_zeros(model):
+    site = model.layers[-1].name
+    graph = files.read(model.tflite)
+    index = next(each.weights for each in sites(graph) if each.name == site)
+    empty = np.zeros(files.shape(graph.subgraphs[0].tensors[index]), np.float32)
+    zero = ck.Checkpoint("zero", files.replace_constants(model.tflite, {index: empty}))
+    same, other = ck.Compressed(zero.tflite, ck.Recipe(), zero), ck.Compressed(model.tflite, ck.Recipe(), zero)
+    pair = compare_layers(zero, same, other)[-1]
+    assert pair.name == site and pair.errors == (0.0, np.inf) and pair.between == np.inf
 
 
 def test_digit_by_digit_is_a_table_of_two_by_two(model, points):

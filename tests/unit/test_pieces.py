@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 import compresskit as ck
 from compresskit.compression import compress
 from compresskit.factorized import factorize
-from compresskit.recipe import Factorize, Recipe
+from compresskit.recipe import Factorize, Prune, Recipe
 from compresskit.widgets.pieces import as_one, composed, pieces_of
 
 
@@ -34,11 +36,25 @@ def test_each_layer_meets_its_pieces_and_their_product(model, convolutions):
 
 
 def test_pieces_add_up_to_one_row(model):
-    small = compress(model, Recipe(Factorize(budget=0.3)))
-    rows = [as_one(pieces) for pieces in pieces_of(model.layers, small.layers)]
+    small = compress(model, Recipe(Factorize(budget=0.3), Prune(0.4, scope="global")))
+    whole = pieces_of(model.layers, small.layers)
+    rows = [as_one(pieces) for pieces in whole]
+    zeros = [sum(np.sum(small.weights(piece.name) == 0) for piece in pieces) for pieces in whole]
+    weights = [sum(small.weights(piece.name).size for piece in pieces) for pieces in whole]
+    assert [row.sparsity for row in rows] == pytest.approx([z / n for z, n in zip(zeros, weights, strict=True)])
+    assert sum(row.parameters for row in rows) == sum(layer.parameters for layer in small.layers)
     assert sum(row.bytes for row in rows) == sum(layer.bytes for layer in small.layers)
     assert sum(row.macs for row in rows) == sum(layer.macs for layer in small.layers)
     assert [row.dtype for row in rows] == ["float32", "float32", "float32", "float32"]
+
+    mixed = [replace(small.layers[0], dtype=dtype) for dtype in ("int4", "int8", "int4")]
+    assert as_one(mixed).dtype == "int4/int8"
+
+
+def test_a_layer_that_is_there_is_not_looked_for_in_others(model):
+    layer = model.layers[-1]
+    alike = [replace(layer, name=name) for name in ("a", "a_in", "a_out")]
+    assert pieces_of(alike, alike) == tuple((each,) for each in alike)
 
 
 def test_a_layer_that_is_gone_is_named(model):
