@@ -10,6 +10,7 @@ from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from float_networks import FloatNetwork, random_network
 
 import compresskit as ck
+from compresskit.data import Split
 from compresskit.litert import model as files
 from compresskit.litert.arena import peak_activations
 from compresskit.litert.inspect import ends_in_softmax
@@ -68,7 +69,7 @@ def test_an_unknown_dimension_counts_as_one_and_no_operators_are_refused():
 
 def test_integers_need_a_quarter_and_unpacked_weights_are_counted():
     model, digits = ck.load_model("small_student"), np.zeros((4, 28, 28), np.uint8)
-    calibration = ck.data.Split(digits, np.zeros(4, np.uint8), "train")
+    calibration = Split(digits, np.zeros(4, np.uint8), "train")
     whole = peak_activations(model.tflite)
     small = peak_activations(ck.compress(model, ck.Recipe(ck.Quantize()), calibration).tflite)
     assert small.bytes * 4 == whole.bytes
@@ -86,4 +87,10 @@ def test_a_softmax_at_the_end_is_seen_through_a_change_of_form():
     net = FloatNetwork((6, 6, 1), 0)
     logits = net.dense(net.flatten(net.input), 5, activation="none")
     assert not ends_in_softmax(net.tflite(logits))
-    assert ends_in_softmax(net.tflite(net.flatten(net.unary("SOFTMAX", logits))))
+    sure = net.unary("SOFTMAX", logits)
+    whole = ck.Checkpoint("sure", net.tflite(sure))
+    data = Split(np.random.default_rng(0).random((8, 6, 6, 1), np.float32), np.zeros(8, np.uint8))
+    for io in ("float32", "uint8"):
+        assert ends_in_softmax(ck.compress(whole, ck.Recipe(ck.Quantize(io=io)), data).tflite)
+    assert ends_in_softmax(net.tflite(net.flatten(sure)))
+    assert not ends_in_softmax(net.tflite(net.dense(sure, 3, activation="none"))), "it is in the middle"

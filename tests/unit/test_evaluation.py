@@ -61,6 +61,7 @@ def test_the_score_is_what_single_runs_give(int8: ck.Compressed, digits: Digits)
     assert score.accuracy == (expected == part.labels).mean()
     assert score.n == 1003
     assert score.errors == (expected != part.labels).sum()
+    assert all(replace(score, accuracy=right / 100, n=100).errors == 100 - right for right in range(101))
     assert score.size == len(int8.tflite) > score.deflated_size
 
 
@@ -111,6 +112,7 @@ def test_latency_and_memory_come_on_request(int8: ck.Compressed, digits: Digits)
     plain = ck.evaluate(int8, digits.test.take(10))
     assert plain.latency is None
     assert plain.memory is None
+    assert ck.evaluate(int8, digits.test.take(10), latency=True).memory is None
     full = ck.evaluate(int8, digits.test.take(10), latency=True, memory=True, threads=2)
     assert full.latency is not None and full.memory is not None
     assert 0 < full.latency.low <= full.latency.median <= full.latency.high
