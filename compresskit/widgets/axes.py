@@ -48,7 +48,7 @@ AXES: Final = {
         lambda file, _: sum(layer.macs for layer in file.layers) / 1e6,
     ),
     "latency": Axis(
-        "latency here", "time of one digit, one thread of this machine", "µs",
+        "latency here", "time of one, one thread of this machine", "µs",
         lambda file, image: latency(file.tflite, image).median * 1e6,
     ),
     "memory": Axis(
@@ -56,7 +56,7 @@ AXES: Final = {
         lambda file, _: peak_activations(file.tflite).bytes / 1000,
     ),
 }  # fmt: skip
-UPWARD: Final = (("accuracy", "accuracy"), ("digits misread", "misread"), ("loss", "loss"))
+UPWARD: Final = (("accuracy", "accuracy"), ("misread", "misread"), ("loss", "loss"))
 SOON: Final = ("zipped", "memory")
 """Axes on which every point is to be placed, and which would keep its score waiting."""
 _AT_ONCE: Final = ("file", "macs")

@@ -161,7 +161,7 @@ class CompareView:
             self._filling = False
 
     def _on_start(self, _pair: Pair, _exact: bool) -> None:
-        self.status.say("busy", "Comparing", f"both read all {len(self._digits):,} digits")
+        self.status.say("busy", "Comparing", f"both read all {len(self._digits):,} {self._digits.noun}")
 
     def _on_error(self, _pair: Pair, message: str) -> None:
         self.status.say("error", "", message)
@@ -171,7 +171,7 @@ class CompareView:
             return
         made = self.comparison = outcome.value
         found = made.readings
-        self.status.say("exact", *verdict(found))
+        self.status.say("exact", *verdict(found, self._digits.noun))
         sizes = kilobytes(made.first.compressed.size), kilobytes(made.second.compressed.size)
         self._table.value = layers_table(made.layers, sizes, self._room)
         only = ((found.only_first, made.second), (found.only_second, made.first))
@@ -191,18 +191,18 @@ def _strip(digits: Split, positions: Any, reader: Point) -> str:
     return misread_strip(digits, positions, reader.score.predictions)
 
 
-def verdict(found: Readings) -> tuple[str, str]:
-    """Say in two sentences what the digits tell of two points: the counts, and whether they are more than noise."""
+def verdict(found: Readings, noun: str) -> tuple[str, str]:
+    """Say in two sentences what was read by two points, `noun` in the plural: how many, and is that noise."""
     first, second = len(found.only_first), len(found.only_second)
     n = first + second + found.both + found.neither
     if not first + second:
-        return "Both read the same digits", f"{found.both:,} of {n:,} digits rightly, {found.neither:,} wrongly"
+        return f"Both read the same {noun}", f"{found.both:,} of {n:,} {noun} rightly, {found.neither:,} wrongly"
     more = "more than noise" if found.p < SURE else "it may be noise"
     chance = "less than 0.01 %" if found.p < 0.0001 else percent(found.p)
     return (
         f"Only A reads {first:,}, only B {second:,}: {more}",
         f"Two equally good models would differ as much in {chance} of such tests (McNemar's exact test). Of {n:,} "
-        f"digits, both read {found.both:,}, neither {found.neither:,}.",
+        f"{noun}, both read {found.both:,}, neither {found.neither:,}.",
     )
 
 

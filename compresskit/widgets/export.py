@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 
+from compresskit.data import Split
 from compresskit.widgets.frontier import unbeaten
 from compresskit.widgets.views import Mark, kilobytes, percent, times_smaller, tradeoff_picture
 from compresskit.widgets.visits import Visit
@@ -103,7 +104,7 @@ def frontier(original: Mark, visits: Sequence[Visit]) -> tuple[Visit, ...]:
     return tuple(exact[place - 1] for place in unbeaten(places) if place > 0)
 
 
-def report_html(model: str, original: Mark, visits: Sequence[Visit], notice: str = "") -> str:
+def report_html(model: str, original: Mark, visits: Sequence[Visit], test: Split) -> str:
     """Write a report: the plot, the frontier, every point with its recipe; one file that needs nothing else.
 
     Parameters
@@ -112,8 +113,8 @@ def report_html(model: str, original: Mark, visits: Sequence[Visit], notice: str
         Name of the model.
     original, visits
         As for `points_csv`.
-    notice
-        What has to be said about the digits, if anything.
+    test
+        What the points are scored on: what it is called, and what has to be said about it.
 
     Returns
     -------
@@ -124,10 +125,10 @@ def report_html(model: str, original: Mark, visits: Sequence[Visit], notice: str
     picture = tradeoff_picture(original, marks, "size of the file (kB)", 860, 420).svg() if marks else ""
     best = frontier(original, visits)
     versions = ", ".join(f"{name} {version(name)}" for name in ("compresskit", *_PACKAGES))
-    about = f"Sizes are lengths of files; accuracy is LiteRT's answer on {original.n:,} digits. {notice}".strip()
+    about = f"Sizes are lengths of files; accuracy is LiteRT's answer on {original.n:,} {test.noun}. {test.notice}"
     body = [
         f"<h1>{html.escape(model)}: size against accuracy</h1>",
-        f"<p>{html.escape(about)}</p>",
+        f"<p>{html.escape(about.strip())}</p>",
         f"<figure>{picture}</figure>",
         "<h2>Points that no other beats</h2>",
         _table(original, best) if best else "<p>None yet: the original beats all of them.</p>",
@@ -151,7 +152,7 @@ _STYLE = (
 
 
 def _table(original: Mark, visits: Sequence[Visit]) -> str:
-    head = "<tr><th>what was done</th><th>file</th><th></th><th>accuracy</th><th>95 % interval</th><th>digits</th></tr>"
+    head = "<tr><th>what was done</th><th>file</th><th></th><th>accuracy</th><th>95 % interval</th><th>read</th></tr>"
     rows = [_row(original.label, original.size, original.accuracy, (original.low, original.high), original.n, "", "")]
     for visit in visits:
         smaller = times_smaller(original.size, visit.size)
@@ -192,7 +193,7 @@ def _row(
     )
 
 
-def notebook_json(model: str, program: str, visit: Visit, sha256: str = "") -> str:
+def notebook_json(model: str, program: str, visit: Visit, noun: str, sha256: str = "") -> str:
     """Write a notebook that makes a point again from the original, and says whether it is the same.
 
     Parameters
@@ -203,6 +204,8 @@ def notebook_json(model: str, program: str, visit: Visit, sha256: str = "") -> s
         The Python that makes the file, one statement a line; it leaves it in ``small``.
     visit
         The point.
+    noun
+        What it was scored on, in the plural.
     sha256
         Of the original's `.tflite`, for a model that is not the course's: where another one lies at its path by then,
         the notebook says so.
@@ -215,7 +218,7 @@ def notebook_json(model: str, program: str, visit: Visit, sha256: str = "") -> s
     called = f"{visit.name}, {visit.setting.describe()}" if visit.name else visit.setting.describe()
     told = (
         f"# {model}: {called}\n\n{visit.size:,} bytes, {percent(visit.accuracy)} of {visit.n:,} "
-        f"digits (95 % interval {percent(visit.interval[0])} to {percent(visit.interval[1])})."
+        f"{noun} (95 % interval {percent(visit.interval[0])} to {percent(visit.interval[1])})."
     )
     told += f"\n\n{visit.note}" if visit.note else ""
     original = (

@@ -321,7 +321,13 @@ def loss_range(marks: Sequence[Mark]) -> tuple[float, float]:
 
 
 def _marks(
-    name: str, places: Sequence[tuple[int, Mark]], original: int, colour: str, symbol: str, size: int, upward: str,
+    name: str,
+    places: Sequence[tuple[int, Mark]],
+    original: int,
+    colour: str,
+    symbol: str,
+    size: int,
+    upward: str,
     noun: str,
 ) -> dict[str, Any]:
     return {
@@ -485,9 +491,8 @@ def misread_strip(digits: Split, positions: NDArray[np.int64], read: NDArray[np.
         label, seen = int(digits.labels[position]), int(read[position])
         pixels = pixels_of(digits.images[position])
         alt = f"A {label} that was read as {seen}"
-        picture = (
-            f'<img alt="{alt}" title="{digits.noun}: number {position}" src="{data_uri(pixels)}">' if pixels is not None else ""
-        )
+        title = f"number {position} of the {digits.noun}"
+        picture = f'<img alt="{alt}" title="{title}" src="{data_uri(pixels)}">' if pixels is not None else ""
         tiles.append(f'<figure class="ck-digit">{picture}<b>{label}</b> read {seen}</figure>')
     return f'<div class="ck-digits">{"".join(tiles)}</div>'
 

@@ -312,12 +312,18 @@ class Reader(HTMLParser):
 def test_the_report_stands_alone():
     named = visit_of(Setting(0.3), 2000, 0.97, name="<watch>", note="half a <i>day</i>")
     visits = (named, visit_of(Setting(0.5), 900, 0.9))
+    test = Split(np.zeros((5, 4), np.float32), np.arange(5), notice="An offline sample.")
     read = Reader()
-    read.feed(export.report_html("<my> model", ORIGINAL, visits, "An offline sample."))
+    read.feed(export.report_html("<my> model", ORIGINAL, visits, test))
     assert read.asked == [] and "script" not in read.tags and "link" not in read.tags
     text = " ".join(read.text)
     assert "i" not in read.tags and "<watch>" in text and "half a <i>day</i>" in text
-    assert "<my> model" in text and "An offline sample." in text and visits[0].recipe.to_python() in text
+    assert (
+        "300 rows. An offline sample." in text
+        and "<my> model" in text
+        and "An offline sample." in text
+        and visits[0].recipe.to_python() in text
+    )
     assert read.tags.count("tr") == 2 * (1 + 1 + 2) and "svg" in read.tags
 
 

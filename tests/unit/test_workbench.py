@@ -372,7 +372,7 @@ def test_the_strip_says_in_words_what_it_shows(digits):
     strip = views.misread_strip(test, np.array([0, 1]), read)
     assert f'alt="A {test.labels[0]} that was read as 3"' in strip and strip.count("<img") == 2
     assert views.misread_strip(test, np.arange(500), read).count("<img") == views.SHOWN_DIGITS
-    assert "reads every digit" in views.misread_strip(test, np.arange(0), read)
+    assert "reads all" in views.misread_strip(test, np.arange(0), read)
 
 
 @pytest.mark.parametrize(
@@ -684,7 +684,7 @@ def test_every_axis_shows_what_the_file_is(make, move):
     assert data[1]["y"] == [bench.point.score.loss] and data[0]["y"] == [bench._references[True].loss]
     move(bench._upward, index=1)
     upward = bench._tradeoff.figure["layout"]["yaxis"]
-    assert upward["title"]["text"] == "digits misread, of 1,500"
+    assert upward["title"]["text"] == "images misread, of 1,500"
     hundred = upward["tickvals"][upward["ticktext"].index("100")]
     assert hundred == pytest.approx(100 * 100 / 1500)
 
