@@ -117,7 +117,7 @@ def test_an_exact_pass_that_runs_is_finished_and_shown(make, panel):
 
 def test_a_known_exact_result_needs_no_computation(make, panel):
     calls: list = []
-    live = make(plain("preview", calls), plain("exact", calls))
+    live = make(plain("preview", calls), plain("exact", calls), cache_entries=2)  # two of each kind
     for setting in (1, 2, 1):
         live.submit(setting)
         assert live.wait_idle(PATIENCE)
@@ -181,6 +181,22 @@ def test_a_failed_setting_gives_a_sentence_and_the_next_one_works(make, panel):
     assert live.wait_idle(PATIENCE)
     assert panel.errors == [(1, "sparsity is 1.2; give a number from 0 to 0.99.")]
     assert isinstance(live.last_error, ValueError)
+    assert [o.value for o in panel.results] == [2]
+
+
+@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt])
+def test_whatever_is_raised_the_thread_lives_on(make, panel, kind):
+    def exact(setting, stop):
+        if setting == 1:
+            raise kind("so")
+        return setting
+
+    live = make(None, exact)
+    live.submit(1)
+    assert live.wait_idle(PATIENCE)
+    assert panel.errors == [(1, f"{kind.__name__}: so.")]
+    live.submit(2)
+    assert live.wait_idle(PATIENCE)
     assert [o.value for o in panel.results] == [2]
 
 
@@ -327,7 +343,8 @@ def test_close_from_a_callback_does_not_hang():
     assert not live._thread.is_alive()
 
 
-def test_close_ends_a_long_job():
+def test_close_ends_a_job_that_has_just_begun(monkeypatch):
+    monkeypatch.setattr(live_module, "ABANDON_AFTER_SECONDS", float("inf"))
     running = threading.Event()
 
     def exact(setting, stop):
