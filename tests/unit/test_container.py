@@ -239,6 +239,16 @@ class TestCorrupt:
             if bytes(new) != data:
                 return bytes(new)
 
+    def test_another_length_than_the_file_has_is_refused(self, samples):
+        body = samples[2][8:]
+        with pytest.raises(ValueError, match="does not hold the file that it says"):
+            container.unpack(sealed(bytes([body[0] + 1]) + body[1:], samples[2][3]))
+
+    def test_what_does_not_unpack_to_the_file_is_not_given_out(self, monkeypatch):
+        monkeypatch.setattr(container, "unpack", lambda _: b"another file")
+        with pytest.raises(AssertionError, match="a bug in compresskit"):
+            container.pack(b"a file")
+
     def test_every_cut_is_refused(self, samples):
         for packed in samples:
             for length in range(len(packed)):

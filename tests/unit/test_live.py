@@ -139,6 +139,26 @@ def test_a_result_of_none_is_remembered_too(make, panel):
     assert calls == [1]
 
 
+def test_known_is_what_was_computed_exactly_and_nothing_else(make, panel):
+    gate = Gate()
+
+    def key(setting):
+        if setting < 0:
+            raise ValueError("No.")
+        return setting
+
+    live = make(gate.compute("preview"), gate.compute("exact"), key=key)
+    live.submit(1)
+    gate.wait_started()
+    gate.allowed.release()
+    gate.wait_started()  # the preview is done
+    assert live.known(1) is None and live.busy and not live.wait_idle(0.0)
+    gate.allowed.release()
+    assert live.wait_idle(PATIENCE) and not live.busy
+    assert live.known(1) == ("exact", 1) and live.known(2) is None and live.known(-1) is None
+    assert len(gate.calls) == 2
+
+
 def test_results_are_cached_by_key(make, panel):
     calls: list = []
     live = make(None, plain("exact", calls), key=lambda setting: setting["bits"])
@@ -320,10 +340,13 @@ def test_after_close_nothing_is_called(panel):
     live = Live(None, gate.compute("exact"), panel.on_result, panel.on_error)
     live.submit(0)
     gate.wait_started()
+    live.submit(1)
     live.close()
     gate.allowed.release()
     live.close(timeout=PATIENCE)
     assert panel.results == [] and panel.errors == []
+    assert live.wait_idle(PATIENCE) and not live.busy, "what waited is forgotten"
+    assert not live._cache, "and what was computed is not kept"
     assert not live._thread.is_alive()
     with pytest.raises(RuntimeError, match="run its cell again"):
         live.submit(1)
