@@ -13,7 +13,7 @@ import sys
 import time
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -52,7 +52,8 @@ def tests(folder: str, *arguments: str, out: Out = None) -> Counts:
     """Run pytest over a folder. It can fail in more ways than by a test: a folder without tests is one."""
     report = REPORTS / f"{folder.replace('/', '-')}.xml"
     report.unlink(missing_ok=True)
-    code = run((sys.executable, "-m", "pytest", "-q", f"--junitxml={report}", folder, *arguments), out)
+    plugins = () if "--nbval" in arguments else WITHOUT_NBVAL
+    code = run((sys.executable, "-m", "pytest", "-q", f"--junitxml={report}", *plugins, folder, *arguments), out)
     passed, failed, skipped = read_report(report)
     return Counts(passed, max(failed, int(code != 0)), skipped)
 
@@ -67,6 +68,8 @@ def read_report(report: Path) -> Counts:
     )
     return Counts(total - failures - errors - skipped, failures + errors, skipped)
 
+
+WITHOUT_NBVAL = ("-p", "no:nbval")  # each pytest, and each of its workers, takes a second to load it
 
 # A file stays on one worker, since what it made is shared by its tests; files come in the order they are collected in:
 # the conftest files put the dearest first, so that no worker begins a long one when the others have ended.
@@ -93,8 +96,9 @@ def browser(out: Out = None) -> Counts:
     return found
 
 
-# One after another; the stages of one wave run at once. mypy has one thread. Notebooks and browser tests beside each
-# other took as long as one after the other, and a starved browser loses clicks.
+# One after another; the stages of one wave run at once. The checks are short, and leave no core waiting beside the unit
+# tests. Notebooks and browser tests beside each other took as long as one after the other, and a starved browser loses
+# clicks.
 WAVES: tuple[dict[str, Stage], ...] = (
     {
         "lint": lambda out: check("ruff", "check", ".", out=out),
@@ -102,8 +106,8 @@ WAVES: tuple[dict[str, Stage], ...] = (
         "import rules": lambda out: check("lint-imports", out=out),
         "types": lambda out: check("mypy", out=out),
         "notebook tests": lambda out: tests("tests/notebook", out=out),
+        "unit tests": lambda out: tests("tests/unit", *TWO_WORKERS, out=out),
     },
-    {"unit tests": lambda out: tests("tests/unit", *TWO_WORKERS, out=out)},
     {"notebooks": notebooks},
     {"browser tests": browser},
 )
@@ -112,7 +116,7 @@ WAVES: tuple[dict[str, Stage], ...] = (
 def side_by_side(wave: dict[str, Stage]) -> Iterator[tuple[str, Counts, float]]:
     """Run the stages of a wave; yield the name, the counts and the seconds of each, after its output was printed.
 
-    A stage that is alone prints as it goes; of several, each prints into a file that is shown when it has ended.
+    A stage that is alone prints as it goes; of several, each prints into a file, which is shown when its turn has come.
     """
 
     def timed(stage: Stage, log: Path | None) -> tuple[Counts, float]:
@@ -123,14 +127,24 @@ def side_by_side(wave: dict[str, Stage]) -> Iterator[tuple[str, Counts, float]]:
             return stage(out), time.monotonic() - started
 
     logs = {name: REPORTS / f"{name.replace(' ', '-')}.log" if len(wave) > 1 else None for name in wave}
+    for log in filter(None, logs.values()):
+        log.write_bytes(b"")  # an earlier run may have left one
     with ThreadPoolExecutor(len(wave)) as pool:
         running = {name: pool.submit(timed, stage, logs[name]) for name, stage in wave.items()}
         for name, stage in running.items():
             print(f"\n---- {name}", flush=True)
-            counts, seconds = stage.result()
             if log := logs[name]:
-                print(log.read_text(encoding="utf-8", errors="replace"), end="", flush=True)
-            yield name, counts, seconds
+                follow(log, stage)
+            yield name, *stage.result()
+
+
+def follow(log: Path, stage: Future[tuple[Counts, float]]) -> None:
+    """Print what a stage writes into its file, as it comes, until the stage has ended."""
+    with log.open(encoding="utf-8", errors="replace") as written:
+        ended = False
+        while not ended:
+            ended = bool(wait([stage], timeout=0.2).done)  # asked first: what comes before the end is read below
+            print(written.read(), end="", flush=True)
 
 
 def main() -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from threading import Barrier
+from threading import Barrier, Event
 
 import pytest
 
@@ -114,3 +114,26 @@ def test_stages_side_by_side_run_at_once_and_print_one_after_the_other(root: Pat
     done = list(everything.side_by_side({"one": stage("a", "b"), "two": stage("c", "d")}))
     assert [(name, counts) for name, counts, _ in done] == [("one", Counts(0, 1, 0)), ("two", Counts(0, 1, 0))]
     assert capfd.readouterr().out.split() == ["----", "one", "a", "b", "----", "two", "c", "d"]
+
+
+def test_what_a_stage_beside_others_says_is_shown_before_it_ends(root: Path, monkeypatch: pytest.MonkeyPatch):
+    (root / "reports").mkdir()
+    (root / "reports" / "slow.log").write_text("of an earlier run")
+    shown, texts = Event(), []
+
+    def show(text: str, end: str = "\n", **_: object) -> None:
+        texts.append(text + end)
+        if "first" in "".join(texts):
+            shown.set()
+
+    def slow(out: everything.Out) -> Counts:
+        assert out is not None
+        print("first", file=out, flush=True)
+        was_shown = shown.wait(timeout=60)
+        print("second", file=out)
+        return Counts(int(was_shown), int(not was_shown), 0)
+
+    monkeypatch.setattr(everything, "print", show, raising=False)
+    stages = {"quick": lambda _: Counts(1, 0, 0), "slow": slow}
+    assert [counts for _, counts, _ in everything.side_by_side(stages)] == [Counts(1, 0, 0)] * 2
+    assert "".join(texts).split() == ["----", "quick", "----", "slow", "first", "second"]
