@@ -20,10 +20,9 @@ function render({ model, el }) {
   const label = () => {
     root ??= el.closest(".compresskit");
     if (!root) return;
-    for (const field of root.querySelectorAll(".ck-field")) {
-      const title = field.querySelector(":scope > .widget-label")?.title;  // ipywidgets puts it there alone
-      if (title && field.title !== title) field.title = title;
-    }
+    for (const [selector, hint] of Object.entries(model.get("hints")))
+      for (const field of root.querySelectorAll(selector)) if (field.title !== hint) field.title = hint;
+    for (const label of root.querySelectorAll(".widget-label[title=null]")) label.removeAttribute("title");
     for (const [selector, name] of Object.entries(model.get("names"))) {
       const field = root.querySelector(selector);
       if (!field) continue;

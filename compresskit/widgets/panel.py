@@ -22,10 +22,14 @@ built nobody waits for the panel, but a picture of a busy machine's first second
 
 
 class Names(anywidget.AnyWidget):  # type: ignore[misc]
-    """Invisible; tells the page what a panel's controls are called. ipywidgets' sliders have no accessible name."""
+    """Invisible; tells the page what a panel's controls are called, and what stands there on hover.
+
+    ipywidgets' sliders have no accessible name, and of a drop-down list with a label it shows no tooltip.
+    """
 
     _esm = script("names")
     names = traitlets.Dict().tag(sync=True)
+    hints = traitlets.Dict().tag(sync=True)
 
 
 class Toolbar(anywidget.AnyWidget):  # type: ignore[misc]
@@ -168,6 +172,16 @@ def _field(control: Any, name: str) -> Any:
     return control
 
 
+def _hints(widgets: Iterable[Any]) -> dict[str, str]:
+    """Collect the tooltips of all controls, by CSS selectors."""
+    found: dict[str, str] = {}
+    for widget in widgets:
+        found |= _hints(getattr(widget, "children", ()))
+        if "ck-field" in widget._dom_classes and widget.tooltip:
+            found["".join(f".{each}" for each in widget._dom_classes)] = widget.tooltip
+    return found
+
+
 def classed(widget: Any, *classes: str) -> Any:
     """Add CSS classes to a widget and give it back."""
     for each in classes:
@@ -202,10 +216,12 @@ class Panel:
                 earlier.close()
             Panel._open[type(self), cell] = self
 
-    def _frame(self, rows: Iterable[Any], names: dict[str, str]) -> None:
-        """Put rows into the panel's frame; `names` maps CSS selectors to accessible names."""
+    def _frame(self, rows: Iterable[Any], names: dict[str, str], later: Iterable[Any] = ()) -> None:
+        """Put rows into the panel's frame; `names` maps CSS selectors to names, `later` comes on demand."""
+        shown = list(rows)
         style = classed(markup(style_tag()), "ck-style")
-        self.box = classed(ipywidgets.VBox([style, Names(names=names), *rows]), "compresskit", "ck-stack")
+        hidden = classed(Names(names=names, hints=_hints([*shown, *later])), "ck-style")
+        self.box = classed(ipywidgets.VBox([style, hidden, *shown]), "compresskit", "ck-stack")
         answer_while_busy(self.box)
 
     def _watch(self, widget: Any, callback: Callable[[Any], None], trait: str = "value") -> None:

@@ -51,7 +51,7 @@ class Undo:
         self._undo.tooltip, self._redo.tooltip = "Undo (Ctrl+Z)", "Redo (Ctrl+Shift+Z)"
         self._undo.on_click(lambda _: self.undo())
         self._redo.on_click(lambda _: self.redo())
-        keys = Keys()
+        keys = classed(Keys(), "ck-style")
         keys.on_msg(self._on_key)
         self.box = classed(ipywidgets.HBox([self._undo, self._redo, keys]), "ck-row", "ck-buttons", "ck-undo-redo")
         self._show()

@@ -29,6 +29,7 @@ _NOTE_LINES: Final = 6
 _LEAST_LOSS: Final = 1e-5  # a logarithm has to be taken
 NAME_LETTERS: Final = 11
 _NAMED_ABSENT: Final = 2
+_ABSENT_LETTERS: Final = 60
 _GAP: Final = 3 * "\N{NO-BREAK SPACE}"  # between a point and its name
 FRONTIER: Final = "#7d7d7d"  # three to one on the light and on the dark ground
 NOTHING_MISREAD: Final = "None: it reads all that the original reads."
@@ -501,11 +502,10 @@ def absence_note(absent: Sequence[str], lacking: Sequence[str]) -> str:
     """Say which points are not on the plot, what is not known of them, and how it gets known; empty without any."""
     if not absent:
         return ""
-    named = ", ".join(shortened(name, 40) for name in absent[:_NAMED_ABSENT])
+    named = ", ".join(f"‘{shortened(name, _ABSENT_LETTERS)}’" for name in absent[:_NAMED_ABSENT])
     more = f" and {len(absent) - _NAMED_ABSENT} more" if len(absent) > _NAMED_ABSENT else ""
-    count = "1 point" if len(absent) == 1 else f"{len(absent)} points"
-    without = " and ".join(lacking)
-    return f"Not on the plot: {count} without {without} ({named}{more}). Go back to one, and it is measured."
+    without = " and ".join(f"‘{each}’" for each in lacking)
+    return f"Not on the plot, for nobody asked them for {without} yet: {named}{more}. Go back to one, and it is asked."
 
 
 def misread_note(count: int, digits: Split, exact: bool) -> str:

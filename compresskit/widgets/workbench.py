@@ -358,7 +358,7 @@ class Workbench(Panel):
         reset = button_of("Back to the original", "ck-original")
         clear.on_click(lambda _: self.clear())
         reset.on_click(lambda _: self.move_to(ORIGINAL))
-        self._frame(self._rows(clear, reset), self._names())
+        self._frame(self._rows(clear, reset), self._names(), later=[self._compare.box])
 
     def _rows(self, clear: Any, reset: Any) -> list[Any]:
         controls = classed(ipywidgets.VBox([*(self._controls[name] for name in ALWAYS), self._tabs()]), "ck-controls")
@@ -412,7 +412,7 @@ class Workbench(Panel):
             "Table of all points (CSV)": self._table_of_points,
             "Report that opens anywhere (HTML)": self._report,
             "Notebook that makes this point again": self._notebook,
-            "File with recipe and score inside (.tflite)": self._stamped,
+            "File with recipe and score (.tflite)": self._stamped,
         }
         buttons = []
         for label, content in told.items():
