@@ -27,7 +27,7 @@ setup:  ## make .venv, or bring it up to date (PYTHON=python3.12 chooses the Pyt
 fetch: setup  ## fetch the digits
 	@$(BIN)/compresskit fetch
 
-class: setup  ## put all that a class without a network needs into this folder: data/mnist and wheels (1 GB)
+class: setup  ## put all that a class without a network needs into this folder: data/mnist and wheels (0.9 GB)
 	@$(BIN)/compresskit fetch --into data/mnist
 	@$(PYTHON) -m pip download --quiet --require-hashes --only-binary :all: --requirement requirements.lock --dest wheels
 	@echo "Copy this whole folder. Then, without a network:  PIP_NO_INDEX=1 PIP_FIND_LINKS=wheels make lab"
