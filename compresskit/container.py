@@ -313,7 +313,7 @@ def _assembled(header: _Reader, reader: _Reader, length: int) -> bytes:
         gap, size = header.varint(most=room), header.varint(most=room)
         room -= gap + size
         width, kind = header.take(2)
-        if room < 0 or width >= len(WIDTHS) or kind not in (_BOOK, _PLANES) or size * 8 % WIDTHS[width]:
+        if width >= len(WIDTHS) or kind not in (_BOOK, _PLANES) or size * 8 % WIDTHS[width]:
             raise _altered()
         read = _read_book if kind == _BOOK else _read_planes
         pending.append(_Pending(gap, WIDTHS[width], *read(header, size * 8 // WIDTHS[width], WIDTHS[width])))

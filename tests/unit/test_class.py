@@ -147,6 +147,7 @@ def test_the_hub_is_set_up_as_the_script_says(tmp_path):
         path.write_text(text)
         path.chmod(0o755)
     folders = {"TLJH": str(hub), "SHARED": str(tmp_path / "shared"), "SKELETON": str(tmp_path / "skel")}
+    stale = tmp_path / "skel" / "compresskit" / "notebooks" / "a_lesson_of_last_year.ipynb"
     for _ in range(2):  # it can be run again
         done = subprocess.run(
             ["bash", str(ROOT / "deploy" / "tljh.sh")], env={**os.environ, **folders}, capture_output=True, text=True
@@ -155,6 +156,8 @@ def test_the_hub_is_set_up_as_the_script_says(tmp_path):
         for path in (tmp_path / "shared").iterdir():
             assert path.stat().st_mode & 0o777 == 0o444
             path.chmod(0o644)  # the fake one is not root
+        assert not stale.exists()
+        stale.touch()
     told = log.read_text().splitlines()
     assert told[0] == f"-m pip install --require-hashes --requirement {ROOT}/requirements.lock"
     assert told[1] == f"-m pip install --no-deps {ROOT}"

@@ -115,6 +115,14 @@ class TestThereAndBack:
         found = [Stretch(200 * i, 200, 8) for i in range(300)]
         assert container.unpack(container.pack(b"".join(parts), found)) == b"".join(parts)
 
+    @pytest.mark.parametrize("kinds", [container.LARGEST_BOOK, container.LARGEST_BOOK + 1])
+    def test_as_many_values_as_a_book_may_have_and_one_more(self, kinds):
+        values = np.unique(np.random.default_rng(0).integers(0, 2**32, kinds + 9, np.uint32))[:kinds]
+        numbers = np.concatenate([values, np.random.default_rng(1).choice(values, 16_000)])
+        packed = container.pack(numbers.tobytes(), [Stretch(0, numbers.nbytes, 32)])
+        assert container.unpack(packed) == numbers.tobytes()
+        assert kinds > container.LARGEST_BOOK or len(packed) < 0.8 * numbers.nbytes
+
     def test_same_bytes_each_time(self):
         tflite = pruned_and_shared("lenet_300_100")
         assert container.pack(tflite, stretches(tflite)) == container.pack(tflite, stretches(tflite))
@@ -243,6 +251,19 @@ class TestCorrupt:
         body = samples[2][8:]
         with pytest.raises(ValueError, match="does not hold the file that it says"):
             container.unpack(sealed(bytes([body[0] + 1]) + body[1:], samples[2][3]))
+
+    def test_a_way_of_writing_that_there_is_not_is_refused(self):
+        floats = np.random.default_rng(0).normal(size=20_000).astype(np.float32)
+        floats[::2] = 0
+        packed = container.pack(floats.tobytes(), [Stretch(0, floats.nbytes, 32)])
+        reader = container._Reader(packed, 8)
+        start = container._varint(reader.varint()) + reader.take(8)
+        header, rest = container._inflated(reader, 10**6, packed[3]), reader.rest()
+        assert header[5:7] == bytes([container.WIDTHS.index(32), container._PLANES])
+        deflated = container._deflated(header[:6] + b"\2" + header[7:], packed[3])
+        lengths = container._varint(len(header)) + container._varint(len(deflated))
+        with pytest.raises(ValueError, match="contradict"):
+            container.unpack(sealed(start + lengths + deflated + rest, packed[3]))
 
     def test_what_does_not_unpack_to_the_file_is_not_given_out(self, monkeypatch):
         monkeypatch.setattr(container, "unpack", lambda _: b"another file")

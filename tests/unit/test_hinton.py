@@ -74,11 +74,12 @@ def test_half_a_data_set_and_a_missing_teacher_are_refused(digits, tmp_path):
         load_results(tmp_path / "broken.json")
 
 
-def test_the_bias_that_was_taken_away_is_found_again(digits):
+@pytest.mark.parametrize("bias", [-14.0, 14.0])
+def test_the_bias_that_was_taken_away_or_added_is_found_again(digits, bias):
     split = digits.validation.take(1000)
     logits = ck.litert.runtime.outputs(ck.load_model("lenet_300_100").tflite, split.images)
     before = count_errors(logits, split.labels)
-    spoilt = lifted(logits, (3,), -14.0)
+    spoilt = lifted(logits, (3,), bias)
     assert count_errors(spoilt, split.labels) > before + 20
     lift = best_lift(spoilt, split.labels, (3,))
     assert count_errors(lifted(spoilt, (3,), lift), split.labels) <= before
