@@ -3,13 +3,15 @@
 It stands in the root because `pytest --nbval notebooks` reads no conftest.py of another folder.
 
 Where a lesson has a copy with solutions, that copy is run with TensorFlow, and the learner's as on the plain install:
-a lesson has to work in both, and what is trained in both copies is the same (`tests/notebook` sees to that).
+a lesson has to work in both, and what is trained in both copies is the same (`tests/notebook` sees to that). What one
+copy asked LiteRT, the other need not ask again (`tests/notebook/kernel`).
 """
 
 from __future__ import annotations
 
 import os
 import re
+import tempfile
 import warnings
 from collections import Counter
 from pathlib import Path
@@ -21,38 +23,57 @@ NOT_COMPARED = (
     "image/svg+xml",  # pictures, like PNG, which nbval leaves out already: fonts and rasters differ by machine
 )
 
-PLAIN_INSTALL = Path(__file__).parent / "tests" / "notebook" / "plain_install"
+KERNEL = Path(__file__).parent / "tests" / "notebook" / "kernel"
 ONLY_WITH_TENSORFLOW = re.compile(r"^if (trained_here|has_tensorflow)\b.*:$", re.MULTILINE)
-PYTHONPATH = os.environ.get("PYTHONPATH", "")
 
 # Files that take longest (seconds of a processor, roughly). Begun first, they leave no worker alone at the end; where
 # the order is out of date, the run is a little longer and nothing else.
 DEAREST = (
-    "01_train_a_digit_reader",  # 75
-    "05_post_training_quantization",  # 45
+    "01_train_a_digit_reader",  # 80
+    "11_distillation",  # 60
+    "06_quantization_aware_training",  # 50
+    "05_post_training_quantization",  # 50
     "07_pruning_weights",  # 45
-    "06_quantization_aware_training",  # 35
     "03_choosing_ranges",  # 35
-    "08_pruning_structure",  # 30
+    "08_pruning_structure",  # 35
     "09_sharing_and_coding_weights",  # 30
     "10_low_rank",  # 30
-    "11_distillation",  # 25
+    "own_models",  # 25
+    "test_training_prune",  # 45
+    "test_zoo",  # 45
     "test_data_sources",  # 35
+    "test_training_quantize",  # 35
+    "test_training_convert",  # 35
     "test_integer_against_litert",  # 25
-    "test_training_quantize",
-    "test_training_prune",
-    "test_training_distill",
+    "test_training_distill",  # 20
+    "test_jobs",  # 20
     "test_training_fit",
-    "test_training_cluster",  # 15
-    "test_training_convert",  # 15
+    "test_training_cluster",
 )
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Make the folder that the kernels of this run share, xdist's workers' too."""
+    if getattr(config.option, "nbval", False) and "PYTEST_XDIST_WORKER" not in os.environ:
+        folder = tempfile.TemporaryDirectory(prefix="compresskit-answers-")
+        os.environ["COMPRESSKIT_ANSWERS"] = folder.name
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(KERNEL), os.environ.get("PYTHONPATH"))))
+        config.add_cleanup(folder.cleanup)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Bring the files into order, and tell nbval what not to compare."""
+    """Bring the files into order, solutions first, since they train; and tell nbval what not to compare."""
     tests = Counter(item.path for item in items)
     place = {name: number for number, name in enumerate(DEAREST)}
-    items.sort(key=lambda item: (place.get(item.path.stem, len(DEAREST)), -tests[item.path], str(item.path)))
+    plain = {path: is_plain(item) for path, item in {item.path: item for item in items}.items()}
+    items.sort(
+        key=lambda item: (
+            plain[item.path],
+            place.get(item.path.stem, len(DEAREST)),
+            -tests[item.path],
+            str(item.path),
+        )
+    )
     compare_what_can_be(items)
 
 
@@ -70,8 +91,7 @@ def is_plain(item: pytest.Item) -> bool:
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Choose what the kernel will find: nbval starts it when the first cell of a notebook is set up."""
     if is_cell(item):
-        first = str(PLAIN_INSTALL) if is_plain(item) else ""
-        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (first, PYTHONPATH)))
+        os.environ["COMPRESSKIT_PLAIN_INSTALL"] = str(int(is_plain(item)))
 
 
 def compare_what_can_be(items: list[pytest.Item]) -> None:
