@@ -327,7 +327,7 @@ def _assembled(header: _Reader, reader: _Reader, length: int) -> bytes:
 
 def _read_symbols(reader: _Reader, pending: list[_Pending]) -> list[Numbers]:
     """Read the stream and return the symbols of each table, the first table's last, to be popped."""
-    lanes = reader.varint(most=512)
+    lanes = reader.varint()
     counts = [count for part in pending for count in part.counts]
     stream = reader.rest()
     if not counts:

@@ -42,6 +42,14 @@ def test_a_folder_that_is_not_there_is_a_failure(root: Path):
     assert everything.tests("gone") == Counts(0, 1, 0)
 
 
+def test_what_an_earlier_run_left_is_not_counted_where_this_one_dies(root: Path):
+    (root / "checks").mkdir()
+    (root / "checks" / "test_it.py").write_text("def test_one():\n    pass\n")
+    assert everything.tests("checks") == Counts(1, 0, 0)
+    (root / "checks" / "conftest.py").write_text("import os\nos._exit(3)\n")
+    assert everything.tests("checks") == Counts(0, 1, 0)
+
+
 def test_a_command_counts_as_one(root: Path):
     assert everything.check(sys.executable, "-c", "pass") == Counts(1, 0, 0)
     assert everything.check(sys.executable, "-c", "raise SystemExit(3)") == Counts(0, 1, 0)
