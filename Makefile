@@ -56,8 +56,8 @@ bench: setup  ## measure, print a table, write build/bench.json
 fuzz: setup  ## the long form of the tests with random files and recipes, and of a cell run again
 	@COMPRESSKIT_FUZZ=1000 $(BIN)/python -m pytest tests/unit -k "corrupt or fuzz or damaged or random_recipes or rerun" -n 2
 
-monkey: setup  ## ten minutes of random clicking and typing in the workbench (SEED=7 SECONDS=600)
-	@COMPRESSKIT_HANDS_SECONDS=$(or $(SECONDS),600) COMPRESSKIT_HANDS_SEED=$(or $(SEED),7) \
+monkey: setup  ## ten minutes of random clicking and typing in the workbench (SEED=7 SECONDS=600; REPLAY=build/hands-7.jsonl does a broken run again)
+	@COMPRESSKIT_HANDS_SECONDS=$(or $(SECONDS),600) COMPRESSKIT_HANDS_SEED=$(or $(SEED),7) COMPRESSKIT_HANDS_REPLAY="$(REPLAY)" \
 		$(BIN)/python -m pytest tests/browser/test_rough_hands.py -q -k random_hands
 
 # backports-strenum 1.3.1 says that it is for Python below 3.11 only: pip refuses it then, and uv does not look.

@@ -68,7 +68,7 @@ TOOLTIPS: Final = {
     "scope": "Whether each layer loses the same part, or the smallest of the whole network go",
     "granularity": "How many weights share one scale: those of an output channel, or all of a layer",
     "ranges": "How the largest weight that the grid holds is chosen; what lies beyond is clipped",
-    "activation_ranges": "The same for what flows between the layers, measured on calibration digits",
+    "activation_ranges": "How far the integers between the layers reach, as measured on calibration digits",
     "io": "The type of the numbers that go into the file and come out of it",
     "shared": "How many values all weights of a layer share: its codebook. Packed bytes tell what it saves",
     "share_method": "k-means: each value is the mean of the weights nearest to it. Binary has two, ternary three",

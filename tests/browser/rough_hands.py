@@ -28,7 +28,7 @@ WHAT: Final = {
 
 OFTEN: Final = {
     "handle": 30, "button": 18, "list": 16, "text": 6, "tab": 10, "chart": 6, "point": 8, "summary": 1, "take": 2,
-    "walk": 4, "train": 1, "cancel": 2,
+    "walk": 4, "train": 1, "cancel": 2, "interrupt": 1,
 }  # fmt: skip
 KEYS: Final = (
     "ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown", "PageUp", "PageDown", "Home", "End", "x", "d", "0", "m",
@@ -71,6 +71,7 @@ CHOOSE = """([panel, selector, place, index]) => {
   list.dispatchEvent(new Event("input", { bubbles: true }));
   list.dispatchEvent(new Event("change", { bubbles: true }));
 }"""
+INTERRUPT = "() => jupyterapp.shell.currentWidget.sessionContext.session.kernel.interrupt()"
 INSIDE = "(panel) => Boolean(document.activeElement.closest(panel))"
 
 
@@ -81,11 +82,11 @@ class Deed:
     Attributes
     ----------
     kind : str
-        What was taken hold of: a name in `WHAT`, or "walk" for the Tab key.
+        What was taken hold of: a name in `WHAT`, or "walk" for the Tab key, or "interrupt" for the kernel.
     place : int
         Which one, counted among those that were on the page and could be used.
     how : str
-        "keys", "drag", "click", "double", "choose", "type" or "walk".
+        "keys", "drag", "click", "double", "choose", "type", "walk" or "interrupt".
     detail : tuple
         Keys, fractions of a width and a height, an index or a text.
     called : str
@@ -121,7 +122,7 @@ class Hands:
     def act(self) -> None:
         """Do one thing at random with something that is there."""
         found = self.page.evaluate(FIND, [PANEL, WHAT])
-        there = {kind: weight for kind, weight in self._often.items() if kind == "walk" or found[kind]}
+        there = {kind: weight for kind, weight in self._often.items() if found.get(kind, 1)}
         kind = self._random.choices(list(there), list(there.values()))[0]
         self.do(self._deed(kind, self._random.randrange(found[kind]) if kind in found else 0))
 
@@ -140,6 +141,8 @@ class Hands:
             return Deed(kind, place, "type", (pick.choice(GARBAGE), pick.choice(("Enter", "Tab", "Escape", ""))))
         if kind == "chart":
             return Deed(kind, place, pick.choice(("click", "double", "drag")), fractions)
+        if kind == "interrupt":
+            return Deed(kind, 0, "interrupt")
         if kind == "walk":
             return Deed(kind, 0, "walk", (pick.randint(1, 9), pick.choice(("Space", "Enter", "ArrowRight", "x"))))
         return Deed(kind, place, "click", ())
@@ -149,6 +152,9 @@ class Hands:
         self.done.append(deed)
         if deed.how == "walk":
             self._walk(*deed.detail)
+            return
+        if deed.how == "interrupt":
+            self.page.evaluate(INTERRUPT)
             return
         where = [PANEL, WHAT[deed.kind], deed.place]
         held = self.page.evaluate(HOLD, where)

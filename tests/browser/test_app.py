@@ -48,6 +48,11 @@ def test_the_page_is_a_living_workbench(address, browser):
     page.keyboard.press("ArrowLeft")
     page.locator(".ck-figures", has_text="% right").filter(has_not_text=before).wait_for()
     page.screenshot(path=SCREENSHOTS / "app.png", full_page=True)
+    page.emulate_media(color_scheme="dark")  # as a visitor's system may be, or become in the evening
+    page.locator("body.theme-dark[data-jp-theme-light=false]").wait_for()
+    ground = page.evaluate("() => getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)")
+    assert max(ground[:3]) < 64, ground
+    page.screenshot(path=SCREENSHOTS / "app-dark.png", full_page=True)
     assert page.locator("pre, .jp-InputArea-editor").filter(visible=True).count() == 0, "no code is shown"
     assert heard == []
     assert {each.split("/")[2] for each in asked if each.startswith("http")} == {url.split("/")[2]}
