@@ -97,7 +97,7 @@ def parser() -> argparse.ArgumentParser:
     hinton.add_argument("--rows", nargs="+", default=[], metavar="ROW", help="rows of the table; all when left out")
     hinton.add_argument("--table", action="store_true", help="only print the table of what is finished")
     hinton.add_argument("--teacher-epochs", type=int, help="how long the large net is trained (default: 80)")
-    hinton.add_argument("--student-epochs", type=int, help="how long the others are (default: 30)")
+    hinton.add_argument("--student-epochs", type=int, help="how long the others are (default: 60 or 30)")
     hinton.set_defaults(run=run_hinton)
 
     doctor = commands.add_parser("doctor", help="say what is wrong with this environment")
@@ -112,11 +112,11 @@ def run_hinton(options: argparse.Namespace) -> int:
     """Go on with the experiment, and print its table."""
     room = importlib.import_module("compresskit.training.hinton")
     given = {"teacher_epochs": options.teacher_epochs, "student_epochs": options.student_epochs}
-    settings = room.Settings(**{name: value for name, value in given.items() if value is not None})
+    changes = {name: value for name, value in given.items() if value is not None}
     if not options.table:
         from compresskit.data import load_mnist
 
-        room.run(load_mnist(), seeds=options.seeds, names=options.rows, settings=settings)
+        room.run(load_mnist(), seeds=options.seeds, names=options.rows, changes=changes)
     print(room.table(room.load_results()))
     return 0
 

@@ -118,6 +118,7 @@ def distill(
     keep_zeros: bool = False,
     attention: tuple[str, str] | None = None,
     beta: float = 1.0,
+    weight_decay: float = 0.0,
     on_progress: Callable[[Progress], None] | None = None,
     cancel: threading.Event | None = None,
     resume: Path | None = None,
@@ -154,6 +155,8 @@ def distill(
         :mod:`compresskit.training.attention`.
     beta : float, default 1
         Weight of that.
+    weight_decay : float, default 0
+        As :func:`compresskit.training.fit.fit` takes it; not together with ``into``.
     resume : Path, optional
         File from which a run that was broken off goes on.
 
@@ -177,6 +180,10 @@ def distill(
     _check_loss(temperature, alpha, loss, views, augment)
     if into is not None and keep_zeros:
         raise ValueError("keep_zeros is True and into is a Quantize: choose one; rounding may move a zero")
+    if into is not None and weight_decay:
+        raise ValueError(
+            f"weight_decay is {weight_decay!r} and into is a Quantize: choose one; training while rounding has no decay"
+        )
     if attention is not None and into is not None:
         raise ValueError("attention is given and into is a Quantize: choose one; the layers are wrapped while rounding")
     if isinstance(beta, bool) or not isinstance(beta, int | float | np.number) or not 0 <= beta < np.inf:
@@ -213,7 +220,7 @@ def distill(
     else:
         zeros = _Zeros(model) if keep_zeros else None
         try:
-            result = fit(model, digits, checkpoint=resume, after_step=zeros, **settings)
+            result = fit(model, digits, checkpoint=resume, after_step=zeros, weight_decay=weight_decay, **settings)
         except TrainingDiverged as error:
             raise DistillationDiverged(str(error), to_checkpoint(model, name)) from error
         checkpoint, history, cancelled = to_checkpoint(model, name), result.history, result.cancelled

@@ -160,6 +160,7 @@ def fit(
     after_step: Callable[[int], None] | None = None,
     teaching: Teaching | None = None,
     about: Mapping[str, Any] | None = None,
+    weight_decay: float = 0.0,
 ) -> TrainingResult:
     """Train ``model`` in place on ``digits.train``; ``digits.validation`` is only measured.
 
@@ -194,6 +195,9 @@ def fit(
         Kept targets for every digit, and the loss that compares with them; takes the place of ``loss``.
     about : mapping, optional
         Settings of the caller's own, as JSON holds them, that a resumed run must have in common with its file.
+    weight_decay : float, default 0
+        By what share of the learning rate each step shrinks the weights, biases apart (AdamW: Loshchilov and Hutter
+        2019, https://arxiv.org/abs/1711.05101). At 0.1 and a learning rate of 0.003, by 0.03 percent a step.
 
     Returns
     -------
@@ -210,7 +214,7 @@ def fit(
     -----
     Memory: the training images stay uint8; only the batch is float.
     """
-    _check_settings(epochs, batch_size, learning_rate, augment, seed)
+    _check_settings(epochs, batch_size, learning_rate, augment, seed, weight_decay)
     _check_model(model)
     for split, name in ((digits.train, "train"), (digits.validation, "validation")):
         _check_split(split, name, model)
@@ -226,6 +230,7 @@ def fit(
         loss or cross_entropy(model),
         teaching,
         about or {},
+        weight_decay,
     )
     if checkpoint is not None and checkpoint.exists():
         run.load()
@@ -258,6 +263,7 @@ class _Run:
         loss: Loss,
         teaching: Teaching | None,
         about: Mapping[str, Any],
+        weight_decay: float,
     ) -> None:
         self.model, self.digits, self.checkpoint, self.loss = model, digits, checkpoint, loss
         self.teaching, self.about = teaching, about
@@ -266,7 +272,8 @@ class _Run:
         self.count = len(digits.train)
         self.steps = math.ceil(self.count / batch_size)
         self.state = _State()
-        self.optimizer = tf_keras.optimizers.Adam(learning_rate)
+        self.weight_decay = weight_decay
+        self.optimizer = AdamW(learning_rate, weight_decay) if weight_decay else tf_keras.optimizers.Adam(learning_rate)
         self.optimizer.build(model.trainable_variables)
         self._train_step = tf.function(self._step, reduce_retracing=True)
         self._measure = tf.function(self._score, reduce_retracing=True)
@@ -437,6 +444,7 @@ class _Run:
             "seed": self.seed,
             "digits": self.digits.train.fingerprint,
             "shapes of weights": [list(weight.shape) for weight in self.model.weights],
+            **({"weight_decay": self.weight_decay} if self.weight_decay else {}),
             **self.about,
         }
         return settings if self.teaching is None else {**settings, **self.teaching.settings()}
@@ -475,6 +483,42 @@ class _Run:
         self.model.set_weights([arrays[f"weight_{i}"] for i in range(len(self.model.weights))])
         for i, variable in enumerate(self.optimizer.variables):
             variable.assign(arrays[f"optimizer_{i}"])
+
+
+class AdamW(tf_keras.optimizers.Adam):  # type: ignore[misc]  # tf_keras has no types
+    """Adam with weights that shrink, and biases that do not; each array is moved by one kernel in one pass.
+
+    Keras writes the step as a dozen operations, each of which reads and writes arrays as large as the weights; for wide
+    dense layers that is half of the time of a training step.
+
+    Parameters
+    ----------
+    learning_rate : float
+        Of the first step.
+    weight_decay : float
+        A step first takes ``weight_decay * learning_rate`` of each weight away.
+    """
+
+    def __init__(self, learning_rate: float, weight_decay: float) -> None:
+        super().__init__(learning_rate, weight_decay=weight_decay)
+        self.exclude_from_weight_decay(var_names=["bias"])
+
+    def update_step(self, gradient: tf.Tensor, variable: tf.Variable) -> None:
+        """Move one array; Keras calls this for each."""
+        step = tf.cast(self.iterations + 1, variable.dtype)
+        number = self._index_dict[self._var_key(variable)]
+        tf.raw_ops.ResourceApplyAdam(
+            var=variable.handle,
+            m=self._momentums[number].handle,
+            v=self._velocities[number].handle,
+            beta1_power=tf.pow(tf.constant(self.beta_1, variable.dtype), step),
+            beta2_power=tf.pow(tf.constant(self.beta_2, variable.dtype), step),
+            lr=tf.cast(self.learning_rate, variable.dtype),
+            beta1=self.beta_1,
+            beta2=self.beta_2,
+            epsilon=self.epsilon,
+            grad=gradient,
+        )
 
 
 class _Clock:
@@ -537,12 +581,18 @@ def _say_nothing(progress: Progress) -> None:
 # -- bad input ----------------------------------------------------------------------------------------------------
 
 
-def _check_settings(epochs: int, batch_size: int, learning_rate: float, augment: str, seed: int) -> None:
+def _check_settings(
+    epochs: int, batch_size: int, learning_rate: float, augment: str, seed: int, weight_decay: float
+) -> None:
     for name, value, least in (("epochs", epochs, 1), ("batch_size", batch_size, 1), ("seed", seed, 0)):
         if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
             raise ValueError(f"{name} is {value!r}: give a whole number of at least {least}.")
     if not isinstance(learning_rate, int | float | np.floating) or not 0 < learning_rate < math.inf:
         raise ValueError(f"learning_rate is {learning_rate!r}: give a number above 0, such as 0.002.")
+    if isinstance(weight_decay, bool) or not isinstance(weight_decay, int | float | np.floating):
+        raise ValueError(f"weight_decay is {weight_decay!r}: give a number of at least 0, such as 0.1.")
+    if not 0 <= weight_decay * learning_rate < 1:
+        raise ValueError(f"weight_decay is {weight_decay!r}: give 0 or more, and less than 1 / learning_rate.")
     if augment not in AUGMENTATIONS:
         raise ValueError(f"augment is {augment!r}: choose one of {', '.join(map(repr, AUGMENTATIONS))}.")
 

@@ -250,6 +250,7 @@ def test_the_float_model_teaches_its_own_narrow_self(digits):
         ({"augment": "mirror"}, "augment is 'mirror'"),
         ({"epochs": 0}, "epochs is 0"),
         ({"into": ck.Quantize(), "keep_zeros": True}, "keep_zeros is True and into is a Quantize"),
+        ({"into": ck.Quantize(), "weight_decay": 0.1}, r"weight_decay is 0\.1 and into is a Quantize"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(few, teacher, settings, sentence):

@@ -15,10 +15,11 @@ from compresskit.data import Digits, Split
 
 pytestmark = pytest.mark.train
 
+tf = pytest.importorskip("tensorflow")
 tf_keras = pytest.importorskip("tf_keras")
 
 from compresskit.training.augment import draw, transform  # noqa: E402
-from compresskit.training.fit import TrainingDiverged, fit, learning_rate_at  # noqa: E402
+from compresskit.training.fit import AdamW, TrainingDiverged, fit, learning_rate_at  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -232,6 +233,30 @@ def test_the_same_seed_is_the_same_run(few):
     assert not same(first, other)
 
 
+def test_weights_that_shrink_are_moved_as_keras_moves_them():
+    ours, theirs = network(), network()
+    keras = tf_keras.optimizers.AdamW(0.01, weight_decay=0.5)
+    keras.exclude_from_weight_decay(var_names=["bias"])
+    draw_gradient = np.random.default_rng(0)
+    gradients = [[draw_gradient.normal(size=each.shape).astype("f") for each in ours.weights] for _ in range(3)]
+    for model, optimizer in ((ours, AdamW(0.01, 0.5)), (theirs, keras)):
+        optimizer.build(model.trainable_variables)
+        for each in gradients:
+            optimizer.apply_gradients([*zip(map(tf.constant, each), model.trainable_variables, strict=True)])
+    for mine, keras_has in zip(ours.get_weights(), theirs.get_weights(), strict=True):
+        np.testing.assert_allclose(mine, keras_has, rtol=1e-5, atol=1e-6)
+
+
+def test_a_run_with_shrinking_weights_goes_on_only_as_one(few, tmp_path):
+    shrunk, plain, file = network(), network(), tmp_path / "run.npz"
+    fit(shrunk, few, epochs=1, batch_size=100, weight_decay=20.0, checkpoint=file)
+    fit(plain, few, epochs=1, batch_size=100)
+    size = {id(model): np.linalg.norm(model.get_weights()[-2]) for model in (shrunk, plain)}
+    assert size[id(shrunk)] < 0.98 * size[id(plain)]
+    with pytest.raises(ValueError, match="other weight_decay"):
+        fit(network(), few, epochs=1, batch_size=100, weight_decay=10.0, checkpoint=file)
+
+
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
@@ -243,6 +268,9 @@ def test_the_same_seed_is_the_same_run(few):
         ({"learning_rate": math.nan}, "learning_rate is nan"),
         ({"augment": "flip"}, "augment is 'flip': choose one of 'none', 'shift', 'affine'"),
         ({"seed": -3}, "seed is -3"),
+        ({"weight_decay": "much"}, "weight_decay is 'much'"),
+        ({"weight_decay": -0.1}, r"weight_decay is -0\.1: give 0 or more"),
+        ({"weight_decay": 600.0}, r"weight_decay is 600\.0: give 0 or more, and less than 1 / learning_rate"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(few, settings, sentence):
