@@ -98,5 +98,4 @@ class History(Generic[T]):
     def redo(self) -> T:
         """Go one step forward, if there is one; give where the controls belong."""
         self._at = min(len(self._steps) - 1, self._at + 1)
-        self._latest = None
         return self.current
