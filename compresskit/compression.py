@@ -113,6 +113,11 @@ class Compressed:
             What `compresskit.evaluate` said of it. With a score the file is stamped, and about a kilobyte longer:
             `compresskit inspect` tells what was done to which model, and whether the file is still the same.
 
+        Returns
+        -------
+        Path
+            The file, written whole or not at all.
+
         Raises
         ------
         ValueError
@@ -134,6 +139,11 @@ class Compressed:
         -------
         bytes
             `compresskit.litert.stamp.strip` gives `tflite` back.
+
+        Raises
+        ------
+        ValueError
+            If the file takes no stamp; see `compresskit.litert.stamp.stamp`.
         """
         told = Stamp(self.checkpoint.name, self.checkpoint.digest, self.recipe, tuple(training), score)
         return stamp(self.tflite, told)

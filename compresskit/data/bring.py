@@ -216,7 +216,7 @@ def _refuse_too_large(held: int, name: str) -> None:
 
 
 def save_data(path: str | os.PathLike[str], data: Digits | Split) -> Path:
-    """Write data to an `.npz` file that `load_data` reads as it was.
+    """Write data to an `.npz` file from which `load_data` reads the same images, labels and parts; notices stay behind.
 
     Parameters
     ----------

@@ -49,6 +49,10 @@ class CompareView:
         To be put into the panel.
     lists : tuple
         The two lists of points, for the panel to watch.
+    status : Status
+        What the digits tell, or what to do.
+    comparison : Comparison or None
+        What is shown; None without two points.
     """
 
     def __init__(
