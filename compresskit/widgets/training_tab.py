@@ -10,7 +10,8 @@ from typing import Any, Final
 
 import ipywidgets
 
-from compresskit.widgets.jobs import Job, JobProgress, Trained
+from compresskit.recipe import Recipe
+from compresskit.widgets.jobs import Job, JobProgress, Trained, Training
 from compresskit.widgets.live import sentence
 from compresskit.widgets.panel import (
     Status,
@@ -22,7 +23,8 @@ from compresskit.widgets.panel import (
     number_box,
     slider_of,
 )
-from compresskit.zoo import model_names
+from compresskit.widgets.points import Setting
+from compresskit.zoo import Checkpoint, load_model, model_names
 
 WHAT: Final = (("zeros", "fine-tune"), ("rounding", "quantize"), ("a teacher", "distill"))
 BUTTONS: Final = {"fine-tune": "Fine-tune", "quantize": "Train with rounding (QAT)", "distill": "Distil"}
@@ -39,6 +41,8 @@ TOOLTIPS: Final = {
 ORIGINAL_TEACHES: Final = ""
 USUAL_TEMPERATURE: Final = 4.0
 USUAL_ALPHA: Final = 0.9
+HELD: Final = 0.05
+"""A layer with more zeros than this was pruned; a few come of themselves."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,48 @@ class Wish:
         """Arguments of the training function."""
         common = {"epochs": self.epochs, "learning_rate": self.learning_rate}
         return common | ({"temperature": self.temperature, "alpha": self.alpha} if self.kind == "distill" else {})
+
+
+def training_of(wish: Wish, setting: Setting, model: Checkpoint, original: Checkpoint) -> Training:
+    """Say what is to be trained.
+
+    Parameters
+    ----------
+    wish
+        Where the controls of the training stand.
+    setting
+        Where those of the workbench stand: what is pruned or rounded is trained with.
+    model
+        What is trained.
+    original
+        Who teaches, where the wish names nobody else.
+
+    Raises
+    ------
+    ValueError
+        If the training would lose what the controls ask for, or what the model holds.
+    """
+    settings = wish.settings
+    if wish.kind == "quantize" and (setting.factorizes() or setting.shares()):
+        raise ValueError(
+            "The controls share values or cut layers, which this training does not: switch both off first."
+        )
+    if wish.kind == "fine-tune" and setting.factorizes() and setting.pattern != "channel" and setting.prunes():
+        raise ValueError(
+            "Low rank would not keep the zeros that this training keeps: switch it off, or set nothing to zero."
+        )
+    if wish.kind == "fine-tune":
+        return Training("fine-tune", Recipe(*setting.prunes()), settings)
+    if setting.prunes():
+        raise ValueError("The controls prune, which this training does not: fine-tune first, or set nothing to zero.")
+    if wish.kind == "distill":
+        return Training("distill", Recipe(), settings, load_model(wish.teacher) if wish.teacher else original)
+    if any(layer.sparsity > HELD for layer in model.layers):
+        raise ValueError("This model holds zeros, and training with rounding would lose them; distil or fine-tune it.")
+    step = setting.recipe().quantize
+    if step is None:
+        raise ValueError("The weights are float: choose 8 bits or fewer, so that there is rounding to live with.")
+    return Training("quantize", Recipe(step), settings)
 
 
 class TrainingTab:

@@ -26,7 +26,7 @@ from compresskit.widgets.compare import LETTERS, CompareView, Pair
 from compresskit.widgets.comparison import Comparison, compare_points
 from compresskit.widgets.controls import ALWAYS, GRID, LAYER_BITS, NO_MODEL, SHARE, Controls
 from compresskit.widgets.figures import Chart
-from compresskit.widgets.jobs import Job, Trained, Training
+from compresskit.widgets.jobs import Job, Trained
 from compresskit.widgets.layer_by_layer import BITS, Choice, LayerByLayer
 from compresskit.widgets.live import Live, Outcome, Stop, sentence
 from compresskit.widgets.origin import Origin
@@ -55,7 +55,7 @@ from compresskit.widgets.points import (
 )
 from compresskit.widgets.programs import code_of, file_name, python_of
 from compresskit.widgets.session import Session
-from compresskit.widgets.training_tab import TrainingTab, Wish
+from compresskit.widgets.training_tab import TrainingTab, Wish, training_of
 from compresskit.widgets.undo import Undo
 from compresskit.widgets.views import Mark, kilobytes, percent, times_smaller
 from compresskit.widgets.visits import Visit, setting_from_plain
@@ -63,8 +63,6 @@ from compresskit.widgets.words import Words
 from compresskit.zoo import Checkpoint, load_model
 
 ORIGINAL: Final = Setting(weights=32, activations=32)
-HELD: Final = 0.05
-"""A layer with more zeros than this was pruned; a few come of themselves."""
 Place = tuple[str, Recipe]
 ORIGINAL_PLACE: Final[Place] = (NO_MODEL, Recipe())
 NO_POINT: Final = ("choose a point of the plot", "")
@@ -788,37 +786,9 @@ class Workbench(Panel):
         if isinstance(self._data, Split):
             raise ValueError("Training needs digits of its own: make the workbench with Digits, not with a Split.")
         setting = self.setting
-        training = self._wanted(wish, setting)
-        job.start(self.models[setting.model].checkpoint, training, self._data)
+        model = self.models[setting.model].checkpoint
+        job.start(model, training_of(wish, setting, model, self.checkpoint), self._data)
         self._trained_from = setting.model
-
-    def _wanted(self, wish: Wish, setting: Setting) -> Training:
-        settings = wish.settings
-        if wish.kind == "quantize" and (setting.factorizes() or setting.shares()):
-            raise ValueError(
-                "The controls share values or cut layers, which this training does not: switch both off first."
-            )
-        if wish.kind == "fine-tune" and setting.factorizes() and setting.pattern != "channel" and setting.prunes():
-            raise ValueError(
-                "Low rank would not keep the zeros that this training keeps: switch it off, or set nothing to zero."
-            )
-        if wish.kind == "fine-tune":
-            return Training("fine-tune", Recipe(*setting.prunes()), settings)
-        if setting.prunes():
-            raise ValueError(
-                "The controls prune, which this training does not: fine-tune first, or set nothing to zero."
-            )
-        if wish.kind == "distill":
-            teacher = load_model(wish.teacher) if wish.teacher else self.checkpoint
-            return Training("distill", Recipe(), settings, teacher)
-        if any(layer.sparsity > HELD for layer in self.models[setting.model].checkpoint.layers):
-            raise ValueError(
-                "This model holds zeros, and training with rounding would lose them; distil or fine-tune it."
-            )
-        step = setting.recipe().quantize
-        if step is None:
-            raise ValueError("The weights are float: choose 8 bits or fewer, so that there is rounding to live with.")
-        return Training("quantize", Recipe(step), settings)
 
     def _on_trained(self, result: Trained) -> str:
         """Take a trained model in, and put the controls on it; the lock is held."""

@@ -693,17 +693,17 @@ def test_a_point_from_before_an_axis_was_chosen_is_measured_when_one_comes_back(
     bench = make()
     bench.move_to(Setting(0.3))
     assert bench.wait_idle(PATIENCE)
-    bench._axis.value = "packed"  # what is remembered of the first point knows nothing of it
+    bench._axis.value = "latency"  # what is remembered of the first point knows nothing of it
     assert bench.wait_idle(PATIENCE)
     bench._axis.value = "file"
     bench.move_to(Setting(0.5))
     assert bench.wait_idle(PATIENCE)
     bench.move_to(Setting(0.3))
     assert bench.wait_idle(PATIENCE)
-    bench._axis.value = "packed"
+    bench._axis.value = "latency"
     bench.move_to(Setting(0.5))
     assert bench.wait_idle(PATIENCE)
-    assert bench._tradeoff.figure["data"][3]["x"] == [bench.point.compressed.packed_size / 1000]
+    assert bench._tradeoff.figure["data"][3]["x"] == [bench.points[-1].measured["latency"]]
 
 
 def test_patterns_and_importances_are_what_the_engine_makes_of_them(make, move):
