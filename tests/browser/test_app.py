@@ -33,7 +33,7 @@ def address(tmp_path_factory):
 
 
 def test_the_page_is_a_living_workbench(address, browser):
-    url, _ = address
+    url, process = address
     page = browser.new_context(viewport={"width": 1280, "height": 1400}).new_page()
     heard: list[str] = []
     page.on("console", lambda message: heard.append(message.text) if message.type == "error" else None)
@@ -56,6 +56,12 @@ def test_the_page_is_a_living_workbench(address, browser):
     assert page.locator("pre, .jp-InputArea-editor").filter(visible=True).count() == 0, "no code is shown"
     assert heard == []
     assert {each.split("/")[2] for each in asked if each.startswith("http")} == {url.split("/")[2]}
+    for child in psutil.Process(process.pid).children(recursive=True):
+        if "ipykernel_launcher" in child.cmdline():
+            child.kill()  # as the server does with a page that nobody has moved for an hour
+    page.locator(".jupyter-widgets-disconnected").first.wait_for()
+    told = page.evaluate("() => getComputedStyle(document.querySelector('.compresskit'), '::before').content")
+    assert told == '"No kernel answers this page any more. Load it again."'
     page.context.close()
 
 
