@@ -122,11 +122,12 @@ class CompareView:
         if first is None or second is None or first == second:
             self.clear()
         else:
-            if self._live is None:
-                self._live = Live(
-                    None, self._compute, self._on_result, self._on_error, on_start=self._on_start, lock=self._lock,
-                    cache_entries=4, name="compresskit-compare",
-                )  # fmt: skip
+            with self._lock:  # a list and a cell may ask at once
+                if self._live is None:
+                    self._live = Live(
+                        None, self._compute, self._on_result, self._on_error, on_start=self._on_start, lock=self._lock,
+                        cache_entries=4, name="compresskit-compare",
+                    )  # fmt: skip
             self._live.submit((first, second))
         self._chosen()
 
