@@ -83,6 +83,14 @@ class TestCoder:
         floor = entropy.entropy(counts) * symbols.size / 8
         assert floor <= len(stream) <= floor * 1.001 + 8 * lanes + 4
 
+    @pytest.mark.parametrize("lanes", [1, 2])
+    def test_a_state_that_is_just_too_large_moves_a_word_out(self, lanes):
+        """One slot of 2^16 takes the first state, 2^31, to 2^47: exactly where the next such symbol has no room."""
+        symbols, tables = np.zeros(2 * lanes, int), rans.Tables.of([np.array([1, rans.SLOTS - 1])])
+        stream = rans.encode(symbols, symbols, tables, lanes)
+        assert len(stream) == (8 + 4) * lanes
+        assert not rans.decode(stream, symbols, tables, lanes).any()
+
     def test_one_kind_takes_its_states_only(self):
         tables = rans.Tables.of([np.array([0, rans.SLOTS])])
         stream = rans.encode(np.ones(1000, int), np.zeros(1000, int), tables)

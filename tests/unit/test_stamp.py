@@ -142,6 +142,13 @@ def test_what_was_altered_is_named_and_what_comes_later_says_update():
             read_stamp(stamped.replace(old, new) if b"seal" in old else restamped(stamped, old, new))
 
 
+def test_a_stamp_that_is_brackets_only_is_damaged():
+    stamped = stamp(file(0), Stamp("model", "b" * 64, RECIPES[1], ("x" * 100_000,)))
+    start, size = module._entry(stamped)
+    with pytest.raises(ValueError, match="is damaged"):
+        read_stamp(stamped[:start] + b"[" * size + stamped[start + size :])
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     st.binary(max_size=200) | st.integers(1, 9999).map(lambda cut: stamp(file(0), Stamp("m", "", RECIPES[0]))[:-cut])
