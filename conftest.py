@@ -49,6 +49,17 @@ DEAREST = (
     "test_jobs",  # 20
     "test_training_fit",
     "test_training_cluster",
+    "test_lessons",  # 85
+    "test_panels",  # 85
+    "test_rough_hands",  # 85
+    "test_quantization_panels",  # 35
+    "test_widgets",  # 30
+    "test_qat",  # 20
+    "test_course",
+    "test_patterns",
+    "test_distillation",
+    "test_sharing",
+    "test_integers",
 )
 
 
