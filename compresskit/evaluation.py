@@ -219,9 +219,9 @@ def cross_entropy(answers: NDArray[np.float32], labels: NDArray[Any], probabilit
     Returns
     -------
     float
-        In nats; nan if a label is none of the classes.
+        In nats; nan if a label is none of the classes, or an answer is no finite number.
     """
-    if labels.min() < 0 or labels.max() >= answers.shape[1]:
+    if labels.min() < 0 or labels.max() >= answers.shape[1] or not np.isfinite(answers).all():
         return math.nan
     z = np.ascontiguousarray(answers.T)  # an operation over ten rows is several times quicker than over ten columns
     own = (labels.astype(np.int64), np.arange(len(labels)))

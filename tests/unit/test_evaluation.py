@@ -150,6 +150,15 @@ def test_the_loss_is_that_of_scipy(seed: int, spread: float, probabilities: bool
     assert cross_entropy(z, labels) == pytest.approx(-exact[np.arange(50), labels].mean(), rel=1e-5, abs=1e-6)
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("answer", [np.inf, -np.inf, np.nan])
+def test_answers_without_end_have_no_loss_and_no_warning(answer: float) -> None:
+    """A float network of large weights may overflow; a warning would stand below a cell, or nowhere."""
+    answers = np.zeros((3, 10), np.float32)
+    answers[1, 4] = answer
+    assert np.isnan(cross_entropy(answers, np.zeros(3, np.uint8)))
+
+
 def test_the_loss_of_a_file_goes_on_from_some_digits_to_all(int8: ck.Compressed, digits: Digits) -> None:
     whole = ck.evaluate(int8, digits.test)
     few = np.arange(0, len(digits.test), 3)
