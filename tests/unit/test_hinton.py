@@ -106,10 +106,29 @@ def test_the_shipped_teacher_reads_as_well_as_the_table_says(digits):
     assert abs(ck.evaluate(teacher, digits.test).errors - table_says) <= 5, "8 bits change little"
 
 
-def test_the_small_net_distilled_reaches_the_paper_s_74():
-    name = "small net distilled on jittered digits"
+@pytest.mark.parametrize("name", ["small net distilled, T = 20", "small net distilled on jittered digits"])
+def test_the_small_net_distilled_reaches_the_paper_s_74(name):
     found = [each.errors for each in load_results() if each.row == name]
     assert len(found) == 5 and np.median(found) <= 74
+
+
+def test_only_what_is_asked_for_is_changed(digits, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(hinton, "make", lambda row, seed, digits, settings, folder: seen.append(settings) or 1 / 0)
+    for name in ("small net alone (2 x 800)", "2 x 30, T = 4"):
+        with pytest.raises(ZeroDivisionError):
+            hinton.run(digits, names=[name], changes={"student_epochs": 2}, path=tmp_path / "x.json")
+    assert seen == [replace(each, student_epochs=2) for each in (hinton.DECAYED, hinton.PLAIN)]
+
+
+@pytest.mark.train
+def test_products_are_narrow_only_while_asked_for():
+    tf = pytest.importorskip("tensorflow")
+    name = "auto_mixed_precision_onednn_bfloat16"
+    with pytest.raises(ZeroDivisionError), hinton._products_in("bfloat16"):
+        assert tf.config.optimizer.get_experimental_options()[name]
+        raise ZeroDivisionError
+    assert not tf.config.optimizer.get_experimental_options()[name]
 
 
 def test_the_command_prints_the_table(capsys):
