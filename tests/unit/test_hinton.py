@@ -112,6 +112,13 @@ def test_the_small_net_distilled_reaches_the_paper_s_74(name):
     assert len(found) == 5 and np.median(found) <= 74
 
 
+def test_runs_of_one_row_were_made_alike():
+    for row in rows():
+        made_with = [{**vars(hinton.PLAIN), **each.settings} for each in load_results() if each.row == row.name]
+        for settings in made_with if row.student != hinton.TEACHER else ():
+            assert settings == vars(row.settings), f"{row.name}: delete its runs from hinton.json, and make them again"
+
+
 def test_only_what_is_asked_for_is_changed(digits, tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(hinton, "make", lambda row, seed, digits, settings, folder: seen.append(settings) or 1 / 0)
