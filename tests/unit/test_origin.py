@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -158,6 +160,20 @@ def test_what_the_course_has_is_got_by_name(digits, tmp_path):
     assert source == Source("ck.load_model('lenet5')")
     assert is_mnist(digits) and not is_mnist(load_data((digits.test.images[:60], digits.test.labels[:60])))
     assert "sha256" not in python_of(source, ck.Recipe(), "x.tflite")
+
+
+def test_a_model_that_has_only_the_name_of_a_shipped_one_is_ones_own(digits, tmp_path):
+    model = ck.Checkpoint("lenet5", network())
+    path = model.save(tmp_path / "mine.tflite")
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert Origin(path, model, None, digits, tmp_path).source == Source(f"ck.load_model({str(path)!r})", sha256=sha256)
+    assert "originals" in Origin(model, model, None, digits, tmp_path / "originals").source.model
+
+
+def test_data_that_has_only_the_sizes_of_mnist_is_ones_own(digits):
+    assert not is_mnist(replace(digits, train=digits.train.take(100)))
+    upside_down = replace(digits.test, images=np.ascontiguousarray(digits.test.images[:, ::-1]))
+    assert not is_mnist(replace(digits, test=upside_down))
 
 
 def test_a_teacher_of_ones_own_is_the_original():

@@ -8,7 +8,7 @@ import pytest
 import compresskit as ck
 from compresskit.litert import model as files
 from compresskit.litert.runtime import Session, encode, outputs
-from compresskit.litert.slim import slim
+from compresskit.litert.slim import _SharingBuilder, slim
 from compresskit.zoo import model_names
 
 RECIPES = {
@@ -83,6 +83,13 @@ def test_a_batch_of_any_size_still_runs(digits):
     session = Session(slim(ck.load_model("digit_reader").tflite), 7)
     assert session.batch == 7
     assert session(encode(digits.test.images[:7], session.inputs[0]))[0].shape == (7, 10)
+
+
+def test_vectors_of_other_types_are_not_shared_though_their_bytes_are_equal():
+    """Their lengths are counted in numbers, not in bytes."""
+    builder = _SharingBuilder(64)
+    one, other, again = (builder.CreateNumpyVector(np.zeros(*of)) for of in ((2, "<f4"), (1, "<i8"), (2, "<f4")))
+    assert one == again != other
 
 
 def test_what_is_no_model_is_refused():
