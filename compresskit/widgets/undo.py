@@ -85,9 +85,12 @@ class Undo:
         with self._lock:
             if not possible():
                 return
+            stood = self._history.steps
             setting = move()
             while not self._usable(setting) and possible():
                 setting = move()
+            if not self._usable(setting):
+                self._history.put(*stood)  # none that way can be gone to: the controls stay, and the history with them
             self._show()
         if self._usable(setting):
             self._go(setting)

@@ -705,7 +705,8 @@ class Workbench(Panel):
             if visit is None:
                 return  # the plot was cleared meanwhile
             self._visits[place] = visit = replace(visit, name=name, note=note)
-            if self._session is not None and "zipped" in visit.measured:  # else it is kept with its file, in a moment
+            squeezed = all(each in visit.measured for each in axes.SOON)
+            if self._session is not None and squeezed:  # else it is kept with its file, in a moment
                 self._session.keep_words(visit)
             self._draw_tradeoff()
             self._list_visits()

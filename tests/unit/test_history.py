@@ -7,6 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from compresskit.widgets.history import MOST_STEPS, TOGETHER_SECONDS, History
+from compresskit.widgets.points import Setting
+from compresskit.widgets.undo import Undo
 
 ACTS = st.lists(st.sampled_from(["undo", "redo", 1, 2, 3]), max_size=60)
 
@@ -78,3 +80,17 @@ def test_very_old_steps_are_forgotten():
 def test_a_place_outside_is_refused(at):
     with pytest.raises(ValueError, match="from 0 to 1"):
         History(0, alike).put([1, 2], at)
+
+
+def test_steps_that_cannot_be_gone_to_are_passed_over_or_stayed_before():
+    lost, gone_to = {Setting(0.1, model="lost"), Setting(0.2, model="lost")}, []
+    undo = Undo(Setting(0.1, model="lost"), gone_to.append, lambda step: step not in lost)
+    undo.note(Setting(0.3))
+    undo.undo()
+    assert gone_to == [] and undo.steps[1] == 1, "the controls stay, and the history with them"
+    undo.note(Setting(0.2, model="lost"))
+    undo.note(Setting(0.4))
+    undo.undo()
+    assert gone_to == [Setting(0.3)] and undo.steps[1] == 1
+    undo.redo()
+    assert gone_to == [Setting(0.3), Setting(0.4)] and undo.steps[1] == 3
