@@ -52,6 +52,8 @@ HOLD = """([panel, selector, place]) => {
   if (!one) return null;
   one.scrollIntoView({ block: "center" });
   const own = one.getBoundingClientRect(), track = (one.closest(".noUi-target") ?? one).getBoundingClientRect();
+  // A mark that was panned out of its chart is drawn nowhere; what lies there may be the bar that folds the output up.
+  if (!document.elementFromPoint(own.x + own.width / 2, own.y + own.height / 2)?.closest(panel)) return null;
   const called = one.getAttribute("aria-label") ?? one.textContent;
   return { x: own.x + own.width / 2, y: own.y + own.height / 2, left: track.x, top: track.y, width: track.width,
            height: track.height, options: one.options?.length ?? 0, called: called.trim().slice(0, 40) };
