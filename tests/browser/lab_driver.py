@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -268,6 +268,26 @@ class NotebookPage:
         self.page.mouse.move(x - 2, y)
         self.page.mouse.move(x, y, steps=5)
         self.wait(f"() => {hovered}")
+
+    def click_point(self, place: Callable[[], Sequence[float]], expression: str, key: str = "") -> None:
+        """Click a point of a chart, a key held down, until a Python expression holds in the kernel.
+
+        A click that comes while the chart is drawn anew is lost on plotly; a person clicks again.
+        """
+        for _ in range(5):
+            self.point_at(*place())
+            if key:
+                self.page.keyboard.down(key)
+            self.page.mouse.down()
+            self.page.mouse.up()
+            if key:
+                self.page.keyboard.up(key)
+            end = time.monotonic() + 5
+            while time.monotonic() < end:
+                if self.kernel(f"print(bool({expression}))") == "True\n":
+                    return
+                self.page.wait_for_timeout(50)
+        raise AssertionError(f"clicked five times in vain for {expression}")
 
     def kernel(self, code: str) -> str:
         """Run code in the notebook's kernel, beside the notebook; gives what it printed. Raises what it raised.
