@@ -167,9 +167,10 @@ def test_undo_names_and_two_points_side_by_side(workbench):
             point,
         )
 
-    for chosen in (1, 2):
-        chose = f"bench._compare.pair[{chosen - 1}] == bench.points[{chosen}].setting"
-        notebook.click_point(functools.partial(place, chosen), chose, "Shift")
+    notebook.click_point(functools.partial(place, 1), "bench._compare.pair[0] == bench.points[1].setting", "Shift")
+    other = page.get_by_role("combobox", name="Point B to compare")
+    other.select_option(label=notebook.kernel("print(bench.points[2].entry)").strip())
+    notebook.until("bench._compare.pair[1] == bench.points[2].setting")
     page.get_by_text("Only A reads").first.wait_for()
     found = json.loads(
         notebook.kernel("r = bench._compare.comparison.readings; print([len(r.only_first), len(r.only_second)])")
