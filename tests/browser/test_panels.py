@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import importlib.util
 import json
@@ -167,7 +166,7 @@ def test_undo_names_and_two_points_side_by_side(workbench):
             point,
         )
 
-    notebook.click_point(functools.partial(place, 1), "bench._compare.pair[0] == bench.points[1].setting", "Shift")
+    notebook.click_point(lambda: place(1), "bench._compare.pair[0] == bench.points[1].setting", "Shift")
     other = page.get_by_role("combobox", name="Point B to compare")
     other.select_option(label=notebook.kernel("print(bench.points[2].entry)").strip())
     notebook.until("bench._compare.pair[1] == bench.points[2].setting")
