@@ -110,7 +110,8 @@ def measure(values: ArrayLike, setting: Setting) -> Measured:
     grid = setting.grid()
     on_grid = fake_quantize(x, grid)
     errors = on_grid.astype(np.float64) - x
-    outside = np.abs(errors) > float(grid.scale) / 2 * (1 + 1e-5)  # rounding alone stays within, up to float32
+    beyond = np.maximum(float(grid.low) - x.astype(np.float64), x - float(grid.high))  # the errors carry float32's own
+    outside = beyond > float(grid.scale) / 2 * (1 + 1e-5)
     noise, signal = float(np.square(errors).sum()), float(np.square(x, dtype=np.float64).sum())
     return Measured(
         grid=grid,

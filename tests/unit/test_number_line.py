@@ -25,6 +25,13 @@ def test_rounding_moves_a_value_by_half_a_step_and_clipping_counts_the_rest(valu
     assert 1 <= found.used <= min(len(values), len(found.levels))
 
 
+def test_nothing_inside_the_range_is_clipped_however_fine_the_grid():
+    x = np.random.default_rng(0).uniform(-0.7, 0.7, 20_000)
+    assert {bits: measure(x, Setting(-0.7, 0.7, bits, True)).clipped for bits in (4, 8, 12, 16)} == dict.fromkeys(
+        (4, 8, 12, 16), 0.0
+    ), "float32's own rounding, against a step of 2^-16, is no clipping"
+
+
 def test_a_bit_is_worth_six_decibels():
     x = np.random.default_rng(0).uniform(-1, 1, 200_000)
     snr = [measure(x, Setting(-1, 1, bits, False)).snr for bits in range(4, 13)]
