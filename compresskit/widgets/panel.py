@@ -5,10 +5,12 @@ from __future__ import annotations
 import html
 import os
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar, Final
 
 import anywidget
+import comm
 import ipywidgets
 import traitlets
 
@@ -19,6 +21,10 @@ from compresskit.widgets.style import script, style_tag
 PICTURE_PATIENCE: Final = float(os.environ.get("COMPRESSKIT_PICTURE_PATIENCE", "8"))
 """Seconds that showing a panel waits for its first result, so that the still picture shows one. Where notebooks are
 built nobody waits for the panel, but a picture of a busy machine's first second would be kept."""
+
+CLOSED_STILL_KNOWN: Final = 2000
+"""So many closed widgets are remembered, for what the page may still say to them; a workbench has some 400."""
+_closed: deque[str] = deque()
 
 
 class Names(anywidget.AnyWidget):  # type: ignore[misc]
@@ -315,7 +321,24 @@ def close_all(widget: Any) -> None:
     for part in ("layout", "style"):
         owned = getattr(widget, part, None)
         if isinstance(owned, ipywidgets.Widget):
-            owned.close()
+            _close(owned)
+    _close(widget)
+
+
+def _close(widget: Any) -> None:
+    """Close a widget; what the page still says to it is let go.
+
+    Page and kernel speak at the same time: a slider's last move may be on its way while its widget is closed, and
+    Jupyter would warn of a comm that it does not know.
+    """
+    channel = widget.comm
+    if channel is not None:
+        manager = comm.get_comm_manager()
+        manager.register_comm(comm.DummyComm("closed", comm_id=channel.comm_id, primary=False))
+        channel.close(deleting=True)  # tells the page, and leaves the manager alone
+        _closed.append(channel.comm_id)
+        while len(_closed) > CLOSED_STILL_KNOWN:
+            manager.comms.pop(_closed.popleft(), None)
     widget.close()
 
 

@@ -351,6 +351,9 @@ class Workbench(Panel):
         self._detail_box = classed(ipywidgets.VBox([]), "ck-stack")
         self._detail_button = button_of("Layer by layer", "ck-detail")
         self._detail_button.on_click(lambda _: self._toggle_detail())
+        self._use_button = button_of("Use these bits above", "ck-use-bits", primary=True)
+        self._use_button.on_click(lambda _: self._use_bits())
+        answer_while_busy(self._use_button)
         self._toolbar = Toolbar(self._download, self._download_packed, self._origin.keep)
         clear = button_of("Clear the plot", "ck-clear")
         reset = button_of("Back to the original", "ck-original")
@@ -713,16 +716,16 @@ class Workbench(Panel):
 
     def _toggle_detail(self) -> None:
         """Open the view of single layers below, or close it."""
-        if self._detail is not None:
-            self._detail.close()
-            self._detail, self._detail_box.children = None, ()
-            self._detail_button.description = "Layer by layer"
-            return
-        self._detail = LayerByLayer(self._model, self._data, choice=self._choice_of(self.setting))
-        use = button_of("Use these bits above", "ck-use-bits", primary=True)
-        use.on_click(lambda _: self._use_bits())
-        self._detail_box.children = (self._detail.box, use)
-        self._detail_button.description = "Close the layers"
+        with self.lock:
+            earlier, self._detail = self._detail, None
+            if earlier is not None:
+                self._detail_box.children = ()
+                self._detail_button.description = "Layer by layer"
+                earlier.close()
+            elif not self.closed:
+                self._detail = LayerByLayer(self._model, self._data, choice=self._choice_of(self.setting))
+                self._detail_box.children = (self._detail.box, self._use_button)
+                self._detail_button.description = "Close the layers"
 
     def _choice_of(self, setting: Setting) -> Choice:
         """Say in the terms of the view what the controls say; widths that it does not offer become 8."""
@@ -823,10 +826,11 @@ class Workbench(Panel):
         """End the threads of the workbench, of the view of single layers, and a training that is under way."""
         self._training.close()
         self._compare.close()
-        if self._detail is not None:
-            self._detail.close()
-        close_all(self._compare.box)  # it is not in the panel while nobody compares
+        for part in (self._compare.box, self._use_button):  # they are in the panel now and then only
+            close_all(part)
         super().close()
+        if self._detail is not None:  # from now on none is opened any more
+            self._detail.close()
         self._squeezer.shutdown(wait=True)
         if self._session is not None:
             self._session.close()

@@ -1135,7 +1135,7 @@ def test_a_closed_workbench_is_freed(digits, messages):
     assert gone() is None
 
 
-def test_bits_chosen_layer_by_layer_make_the_same_file_above(make, move):
+def test_bits_chosen_layer_by_layer_make_the_same_file_above(make, move, messages):
     bench = make()
     move(bench._layer, index=1)  # conv2
     move(bench._own_bits, index=2)  # 4 bits
@@ -1151,3 +1151,10 @@ def test_bits_chosen_layer_by_layer_make_the_same_file_above(make, move):
     assert bench.point.compressed.tflite == detail.measured.compressed.tflite
     bench._detail_button.click()
     assert detail.closed and bench._detail is None and bench._detail_box.children == ()
+    bench._detail_button.click()
+    bench.close()
+    bench._detail_button.click()
+    bench._detail_button.click()
+    assert bench._detail is None, "a closed workbench opens no view"
+    opened = {message["id"] for message in messages.opened}
+    assert len(opened - set(messages.closed)) <= 1, "views that were open once are closed with all that is in them"
