@@ -357,16 +357,21 @@ def words(setting: Setting, shown: Shown) -> tuple[str, str]:
     judged = shown.judged
     return (
         f"The int8 file misreads {shown.misread:,} of {shown.n:,} digits",
-        f"The float file: {shown.misread_float:,}. {setting.layer} from {judged.low:.3g} to {judged.high:.3g}: "
+        f"The float file: {shown.misread_float:,}. {setting.layer} from {_real(judged.low)} to {_real(judged.high)}: "
         f"{judged.clipped:.2%} clipped; error {judged.rms:.2g}",
     )
+
+
+def _real(value: float) -> str:
+    """Write a value of a layer: three digits, and none of them as a power of ten."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def table(shown: Shown, method: str) -> str:
     """Set the calibrators' choices side by side, the one that is used in bold; and the two errors of the range."""
     rows = []
     for name, judged in shown.seen.choices.items():
-        cells = (f"{judged.high:.3g}", f"{judged.clipped:.2%}", f"{judged.rms:.2g}")
+        cells = (_real(judged.high), f"{judged.clipped:.2%}", f"{judged.rms:.2g}")
         weight = ' style="font-weight:600"' if name == method else ""
         numbers = "".join(f'<td class="ck-number">{cell}</td>' for cell in cells)
         rows.append(f"<tr{weight}><td>{name}</td>{numbers}</tr>")
@@ -397,10 +402,11 @@ def drawing(setting: Setting, shown: Shown, tried: Mapping[float, tuple[float, b
         {"type": "scatter", "mode": "markers", "x": [seen.choices[name].high for name in names], "y": names,
          "xaxis": "x", "yaxis": "y2", "marker": {"symbol": "diamond", "size": 9, "color": BEFORE}, "cliponaxis": False,
          "hovertemplate": "%{y}: up to %{x:.4g}<extra></extra>", "name": "calibrators' choices", "showlegend": False},
-        *(_curve(sweep, values, name, ink, dash) for name, values, ink, dash in (
-            ("by rounding", [each.rounding for each in seen.sweep], AFTER, "dash"),
-            ("by clipping", [each.clipping for each in seen.sweep], BEFORE, "dot"),
-            ("both", [each.rounding + each.clipping for each in seen.sweep], CURRENT, "solid"))),
+        *(_curve(sweep, values, name, line) for name, values, line in (
+            ("both", [each.rounding + each.clipping for each in seen.sweep],
+             {"color": CURRENT, "width": 7}),  # below the others, and wide: each of them runs along it on one side
+            ("by rounding", [each.rounding for each in seen.sweep], {"color": AFTER, "dash": "dash", "width": 2}),
+            ("by clipping", [each.clipping for each in seen.sweep], {"color": BEFORE, "dash": "dot", "width": 2}))),
         {"type": "scatter", "mode": "markers", "x": [seen.choices[name].width for name in names],
          "y": [seen.choices[name].rms for name in names], "text": names, "xaxis": "x2", "yaxis": "y3",
          "marker": {"symbol": "diamond", "size": 8, "color": BEFORE}, "showlegend": False,
@@ -422,7 +428,7 @@ def drawing(setting: Setting, shown: Shown, tried: Mapping[float, tuple[float, b
         "xaxis2": {**few, "domain": [0.6, 1], "type": "log", "range": wide, "anchor": "y4",
                    "title": {"text": "width of the range", "standoff": 8, "font": {"size": 12}}, "dtick": 1},
         "yaxis3": {**few, "domain": [0.5, 1], "type": "log", "anchor": "x2", "dtick": 1,
-                   "range": [math.log10(min(errors)) - 0.7, math.log10(max(errors)) + 0.9],
+                   "range": [math.log10(min(errors)) - 1.3, math.log10(max(errors)) + 0.9],
                    "title": {"text": "error (rms)", "font": {"size": 12}}},
         "yaxis4": {**few, "domain": [0, 0.4], "type": "log", "anchor": "x2", "range": [-0.7, 2.05], "dtick": 1,
                    "title": {"text": "misread, %", "font": {"size": 12}}},
@@ -473,16 +479,15 @@ def still(picture: Picture, setting: Setting, shown: Shown) -> Picture:
     for row, (name, judged) in enumerate(shown.seen.choices.items()):
         y = 92 + 26 * row
         picture.text(470, y, name, bold=name == setting.method)
-        for column, text in ((610, f"{judged.high:.3g}"), (690, f"{judged.clipped:.2%}"), (770, f"{judged.rms:.2g}")):
+        for column, text in ((610, _real(judged.high)), (690, f"{judged.clipped:.2%}"), (770, f"{judged.rms:.2g}")):
             picture.text(column, y, text, anchor="end")
     return picture
 
 
-def _curve(x: list[float], squares: list[float], name: str, ink: str, dash: str) -> dict[str, Any]:
+def _curve(x: list[float], squares: list[float], name: str, line: dict[str, Any]) -> dict[str, Any]:
     roots = [math.sqrt(value) if value > 0 else None for value in squares]
     return {"type": "scatter", "mode": "lines", "x": x, "y": roots, "name": name, "xaxis": "x2", "yaxis": "y3",
-            "showlegend": False,
-            "line": {"color": ink, "dash": dash, "width": 2},
+            "showlegend": False, "line": line, "opacity": 0.35 if name == "both" else 1,
             "hovertemplate": f"{name}: %{{y:.3g}}<extra></extra>"}  # fmt: skip
 
 
