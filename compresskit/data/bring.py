@@ -7,22 +7,31 @@ what is reported are never the same examples.
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import zipfile
-from collections.abc import Iterable, Mapping, Sequence
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
+from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from compresskit.atomic import write_atomically
 from compresskit.data.folders import any_of_four, load_idx
 from compresskit.data.splits import Array, Digits, Split
 
+if TYPE_CHECKING:
+    from PIL import Image
+
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
 LARGEST_BYTES = 4 * 10**9
 """More than this is not taken into memory; a few thousand examples are enough to compress and score a model."""
+
+MOST_ELEMENTS = 1_000_000
+"""Elements of a `tf.data.Dataset` that are taken in; one that is generated may have no end, and does not say so."""
 
 _HELD = 12
 """A twelfth of the training examples is held out for validation, as with MNIST."""
@@ -52,8 +61,10 @@ def load_data(source: Any, *, size: tuple[int, int] | None = None, grey: bool = 
     Returns
     -------
     Digits or Split
-        Classes of a folder are numbered in the order of their names. Where there is no test part, the examples are
-        shuffled (always alike) and a sixth becomes the test split; a twelfth of the others is for validation.
+        uint8 is brightness, and so are whole numbers from 0 to 255 in images; a table of whole numbers of another type
+        is taken as it is. Classes of a folder are numbered in the order of their names. Where there is no test part,
+        the examples are shuffled (always alike) and a sixth becomes the test split; a twelfth of the others is for
+        validation.
 
     Raises
     ------
@@ -63,6 +74,8 @@ def load_data(source: Any, *, size: tuple[int, int] | None = None, grey: bool = 
     """
     if isinstance(source, (Digits, Split)):
         return source
+    if size is not None:
+        size = _checked_size(size)
     if isinstance(source, (str, os.PathLike)):
         return _from_path(Path(source), size, grey)
     if isinstance(source, Mapping):
@@ -121,20 +134,37 @@ def _one(pair: Pair, source: str) -> Digits:
 
 
 def _arrays(pair: Pair, name: str) -> tuple[Array, Array]:
-    images, labels = _examples(np.asarray(pair[0]), name), _labels(np.asarray(pair[1]), name)
+    images = _examples(_array(pair[0], f"{name}: the examples"), name)
+    labels = _labels(_array(pair[1], f"{name}: the labels"), name)
     if len(images) != len(labels):
         raise ValueError(f"{name}: {len(images):,} examples and {len(labels):,} labels; give one label for each")
     return images, labels
 
 
+def _array(values: Any, what: str) -> Array:
+    """Make an array; what has no value, or no shape, is said."""
+    if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
+        raise ValueError(f"{what} are masked in {int(values.mask.sum()):,} places; fill those, or leave the rows out")
+    try:
+        return np.asarray(values)
+    except ValueError as error:  # NumPy speaks of a sequence and a dimension
+        raise ValueError(f"{what} are not all of one length; bring them into one shape") from error
+
+
 def _examples(images: Array, name: str) -> Array:
     """Bring numbers into uint8 (brightness) or float32 (as it is)."""
     if images.dtype.kind not in "biuf" or images.ndim < 2 or 0 in images.shape:
+        more = "; images.astype('float32') makes them of objects that are numbers" if images.dtype.kind == "O" else ""
         raise ValueError(
-            f"{name}: the examples are {images.dtype} of shape {images.shape}; give numbers, an example a row"
+            f"{name}: the examples are {images.dtype} of shape {images.shape}; give numbers, an example a row{more}"
         )
-    if images.dtype.kind == "f":
-        return images.astype(np.float32)
+    if images.ndim > 4:
+        raise ValueError(
+            f"{name}: the examples have the shape {images.shape[1:]}; give (features,), (height, width) or (height, "
+            "width, channels) for each"
+        )
+    if images.dtype.kind == "f" or (images.ndim == 2 and images.dtype.kind in "iu" and images.dtype != np.uint8):
+        return _finite(images, name)
     if images.dtype.kind == "b":
         return images.astype(np.uint8) * np.uint8(255)
     low, high = int(images.min()), int(images.max())
@@ -145,6 +175,19 @@ def _examples(images: Array, name: str) -> Array:
     return images.astype(np.uint8)
 
 
+def _finite(values: Array, name: str) -> NDArray[np.float32]:
+    """Bring numbers into float32; one that is none there is named by its place in what was given."""
+    with np.errstate(over="ignore"):  # said below
+        made = values.astype(np.float32)
+    if not np.isfinite(made).all():
+        place = tuple(np.argwhere(~np.isfinite(made))[0].tolist())
+        raise ValueError(
+            f"{name}: example {place[0]} holds {values[place]} at {list(place[1:])}; every value must be a finite "
+            "number that float32 holds: fill it, or leave the example out"
+        )
+    return made
+
+
 def _labels(labels: Array, name: str) -> Array:
     """Bring labels into whole numbers, from a column or from one-hot rows if they come so."""
     if labels.ndim == 2 and labels.shape[1] == 1:
@@ -153,13 +196,23 @@ def _labels(labels: Array, name: str) -> Array:
         if not (np.isin(labels, (0, 1)).all() and (labels.sum(axis=1) == 1).all()):
             raise ValueError(f"{name}: labels of shape {labels.shape} are not one-hot; give the class of each example")
         return np.asarray(labels.argmax(axis=1), np.int64)
-    if labels.ndim != 1 or labels.dtype.kind not in "biuf" or (labels != np.floor(labels)).any():
+    if labels.ndim == 1 and labels.size and labels.dtype.kind in "SUOT":
+        raise ValueError(
+            f"{name}: labels are words or objects such as {labels[0]!r}; give one whole number for each example, in "
+            "the model's order of classes: np.unique(labels, return_inverse=True)[1] counts in that of the alphabet"
+        )
+    if labels.ndim != 1 or labels.dtype.kind not in "biuf":
         raise ValueError(
             f"{name}: labels are {labels.dtype} of shape {labels.shape}; give one whole number for each example, "
             "classes counted from 0"
         )
-    if labels.size and labels.min() < 0:
-        raise ValueError(f"{name}: label {labels.min()} of example {int(labels.argmin())}; classes are counted from 0")
+    wrong = (labels != np.floor(labels)) | (labels < 0) | (labels > np.iinfo(np.int32).max)
+    if wrong.any():
+        first = int(wrong.argmax())
+        raise ValueError(
+            f"{name}: label {labels[first]} of example {first}; give one whole number for each example, classes are "
+            "counted from 0"
+        )
     return np.asarray(labels, np.int64)
 
 
@@ -177,6 +230,9 @@ def _is_pair(source: Any) -> bool:
 
 def _pair(source: Any, name: str) -> Pair:
     if _is_dataset(source):
+        endless = -1  # what tf.data calls INFINITE_CARDINALITY
+        if hasattr(source, "cardinality") and int(source.cardinality()) == endless:
+            raise ValueError(f"{name}: the data set repeats without end; give dataset.take(n), or leave repeat() out")
         return _from_dataset(source.as_numpy_iterator(), name)
     if _is_pair(source):
         return source[0], source[1]
@@ -185,24 +241,67 @@ def _pair(source: Any, name: str) -> Pair:
 
 def _from_dataset(elements: Iterable[Any], name: str) -> Pair:
     """Collect the pairs of a data set, an example or a batch each."""
-    images, labels, held = [], [], 0
-    for element in elements:
-        if not _is_pair(element):
-            raise ValueError(f"{name}: each element of the data set must be (image, label), and one is not")
+    images: list[Array] = []
+    labels: list[Array] = []
+    held = 0
+    for element in _told(elements, name):
+        if not _is_pair(element) or any(isinstance(part, (tuple, list, dict)) for part in element):
+            raise ValueError(
+                f"{name}: each element of the data set must be (image, label), and one is {_described(element)}"
+            )
         image, label = np.asarray(element[0]), np.asarray(element[1])
         held += image.nbytes
         _refuse_too_large(held, name)
+        if len(images) == MOST_ELEMENTS:
+            raise ValueError(f"{name}: more than {MOST_ELEMENTS:,} elements; give dataset.take(n)")
         images.append(image)
         labels.append(label)
     if not images:
         raise ValueError(f"{name}: the data set is empty; give at least {_FEWEST} examples")
-    batched = all(label.ndim and len(label) == len(image) for image, label in zip(images, labels, strict=True))
+    batched = _batched(images, labels)
     join = np.concatenate if batched else np.stack
     try:
         return join(images), join(labels)
     except ValueError as error:
         shapes = sorted({image.shape[1:] if batched else image.shape for image in images})
         raise ValueError(f"{name}: the examples have different shapes ({shapes[:3]}); resize them first") from error
+
+
+def _told(elements: Iterable[Any], name: str) -> Iterator[Any]:
+    """Go through a data set; what its own functions raise becomes a sentence."""
+    walk = iter(elements)
+    for place in itertools.count():
+        try:
+            yield next(walk)
+        except StopIteration:
+            return
+        except Exception as error:  # TensorFlow has a type for each of its own
+            reason = " ".join(str(error).split())[:300]
+            raise ValueError(
+                f"{name}: the data set failed at element {place} ({type(error).__name__}): {reason}"
+            ) from error
+
+
+def _batched(images: Sequence[Array], labels: Sequence[Array]) -> bool:
+    """Tell batches from single examples, whose labels may be one-hot and by chance as long as the image is high."""
+    if not all(
+        label.ndim and image.ndim and len(label) == len(image) for image, label in zip(images, labels, strict=True)
+    ):
+        return False
+    one_hot = all(
+        label.ndim == 1 and label.dtype.kind in "biuf" and np.isin(label, (0, 1)).all() and label.sum() == 1
+        for label in labels
+    )
+    return not (one_hot and len(images) >= _FEWEST and len(labels[0]) > 1)
+
+
+def _described(element: Any) -> str:
+    if isinstance(element, dict):
+        return f"a dict of {', '.join(map(str, element))}"
+    if not isinstance(element, (tuple, list)):
+        return f"a {type(element).__name__} alone"
+    several = [part for part in element if isinstance(part, (tuple, list, dict))]
+    return f"of {len(element)} parts" + (f", one of which has {len(several[0])} of its own" if several else "")
 
 
 def _refuse_too_large(held: int, name: str) -> None:
@@ -255,7 +354,10 @@ def _from_path(path: Path, size: tuple[int, int] | None, grey: bool) -> Digits |
     if not path.is_dir():
         raise ValueError(f"data is {str(path)!r}: no folder and no .npz file of that name")
     if any_of_four(path):
-        return load_idx(path)
+        try:
+            return load_idx(path)
+        except FileNotFoundError as error:
+            raise ValueError(f"{error}; put the four IDX files there") from error
     if (path / "train").is_dir() and (path / "test").is_dir():
         classes = _classes(path / "train")
         if unknown := sorted(set(_classes(path / "test")) - set(classes)):
@@ -266,29 +368,69 @@ def _from_path(path: Path, size: tuple[int, int] | None, grey: bool) -> Digits |
 
 
 def _from_archive(path: Path) -> Digits | Split:
-    """Read an `.npz`; pickled objects in it are refused by NumPy."""
+    """Read an `.npz`; a pickled object in it is refused, and so is what says that it is larger than it is."""
+    if not zipfile.is_zipfile(path):
+        raise ValueError(
+            f"{path.name} is no .npz archive, or is damaged; np.savez(name, x=images, y=labels) writes one"
+        )
     try:
+        with zipfile.ZipFile(path) as members:
+            names = {member.removesuffix(".npy") for member in members.namelist()}
+            wanted = _wanted(names)
+            _refuse_too_large(sum(_declared(members, name) for name in wanted), path.name)
         with np.load(path, allow_pickle=False) as archive:
-            names = set(archive.files)
-            sizes = [info.file_size for info in zipfile.ZipFile(path).infolist()]
-            _refuse_too_large(sum(sizes), path.name)
-            if {f"{axis}_{part}" for axis in "xy" for part in _PARTS} <= names:
-                train, validation, test = (
-                    Split(*_arrays((archive[f"x_{part}"], archive[f"y_{part}"]), part), part) for part in _PARTS
-                )
-                return Digits(train, validation, test, str(path))
-            if {"images", "labels"} <= names:
-                return Split(*_arrays((archive["images"], archive["labels"]), "data"), "data")
-            if {"x_train", "y_train", "x_test", "y_test"} <= names:
-                return _two((archive["x_train"], archive["y_train"]), (archive["x_test"], archive["y_test"]), str(path))
-            if {"x", "y"} <= names:
-                return _one((archive["x"], archive["y"]), str(path))
-    except (OSError, zipfile.BadZipFile, EOFError, KeyError) as error:
+            found = {name: archive[name] for name in wanted}
+        return _parts_of(found, str(path))
+    except (OSError, zipfile.BadZipFile, EOFError, KeyError, zlib.error, NotImplementedError, RuntimeError) as error:
         raise ValueError(f"{path.name} is damaged: {error}") from error
     except ValueError as error:
         raise ValueError(f"{path.name}: {error}") from error
-    raise ValueError(f"{path.name} holds {', '.join(sorted(names)) or 'nothing'}; name the arrays x_train, y_train, "
-                     "x_test and y_test, or x and y")  # fmt: skip
+
+
+def _wanted(names: set[str]) -> list[str]:
+    """Choose the arrays to be read."""
+    for form in (
+        [f"{axis}_{part}" for axis in "xy" for part in _PARTS],
+        ["images", "labels"],
+        ["x_train", "y_train", "x_test", "y_test"],
+        ["x", "y"],
+    ):
+        if set(form) <= names:
+            return form
+    raise ValueError(
+        f"it holds {', '.join(sorted(names)) or 'nothing'}; name the arrays x_train, y_train, x_test and y_test, or x "
+        "and y"
+    )
+
+
+def _declared(members: zipfile.ZipFile, name: str) -> int:
+    """Give the bytes that an array takes, by its own head, held against the length of its member."""
+    info = members.getinfo(f"{name}.npy")
+    with members.open(info) as file:
+        try:
+            read = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}[npy.read_magic(file)]
+            shape, _, dtype = read(file)
+        except (ValueError, KeyError) as error:
+            raise ValueError(f"{name} is no array, or is damaged") from error
+        if dtype.hasobject:
+            raise ValueError(f"{name} holds pickled objects, which are not read; give an array of numbers")
+        size = math.prod(shape) * dtype.itemsize
+        if min(shape, default=0) < 0 or size != info.file_size - file.tell():
+            raise ValueError(f"{name} says that it is {shape} of {dtype}, which its length is not; it is damaged")
+    return size
+
+
+def _parts_of(found: Mapping[str, Array], source: str) -> Digits | Split:
+    if "x_validation" in found:
+        train, validation, test = (
+            Split(*_arrays((found[f"x_{part}"], found[f"y_{part}"]), part), part) for part in _PARTS
+        )
+        return Digits(train, validation, test, source)
+    if "images" in found:
+        return Split(*_arrays((found["images"], found["labels"]), "data"), "data")
+    if "x" in found:
+        return _one((found["x"], found["y"]), source)
+    return _two((found["x_train"], found["y_train"]), (found["x_test"], found["y_test"]), source)
 
 
 def _classes(folder: Path) -> list[str]:
@@ -298,37 +440,68 @@ def _classes(folder: Path) -> list[str]:
     return found
 
 
+def _checked_size(size: Any) -> tuple[int, int]:
+    whole = isinstance(size, Sequence) and len(size) == 2 and all(isinstance(side, (int, np.integer)) for side in size)
+    if not whole or min(size) < 1:
+        raise ValueError(f"size is {size!r}; give (height, width) in pixels, such as size=(96, 96)")
+    return int(size[0]), int(size[1])
+
+
 def _from_images(folder: Path, classes: Sequence[str], size: tuple[int, int] | None, grey: bool) -> Pair:
     """Read a folder of images for each class."""
+    paths = [(path, label) for label, name in enumerate(classes) for path in _images_in(folder / name)]
+    if not paths:
+        deeper = next((each for name in classes for each in (folder / name).glob("*/") if _images_in(each)), None)
+        raise ValueError(
+            f"{folder}: no images in its folders ({', '.join(IMAGE_ENDINGS)}); "
+            + (f"they lie one deeper, as in {deeper}: " if deeper else "put them into a folder a class; ")
+            + "give the folder that holds the classes, or call the parts train and test"
+        )
+    if size is not None:
+        _refuse_too_large(len(paths) * size[0] * size[1] * (1 if grey else 3), str(folder))
     images: list[NDArray[np.uint8]] = []
-    labels: list[int] = []
     held = 0
-    for label, name in enumerate(classes):
-        inside = sorted((folder / name).iterdir()) if (folder / name).is_dir() else []
-        for path in (each for each in inside if each.suffix.lower() in IMAGE_ENDINGS):
-            images.append(_read_image(path, size, grey))
-            labels.append(label)
-            held += images[-1].nbytes
-            _refuse_too_large(held, str(folder))
-    if not images:
-        raise ValueError(f"{folder}: no images in it ({', '.join(IMAGE_ENDINGS)}); put them into a folder a class")
+    for path, _ in paths:
+        images.append(_read_image(path, size, grey))
+        held += images[-1].nbytes
+        _refuse_too_large(held, str(folder))
     for one, other in itertools.pairwise(images):
         if one.shape != other.shape:
             raise ValueError(
                 f"{folder}: images of {one.shape[1]} x {one.shape[0]} and {other.shape[1]} x {other.shape[0]} pixels; "
                 "give size=(height, width)"
             )
-    return np.stack(images), np.asarray(labels, np.int64)
+    return np.stack(images), np.asarray([label for _, label in paths], np.int64)
+
+
+def _images_in(folder: Path) -> list[Path]:
+    """List the images of a class; hidden files, such as those that macOS puts beside others, are none."""
+    inside = sorted(folder.iterdir()) if folder.is_dir() else []
+    found = (each for each in inside if each.suffix.lower() in IMAGE_ENDINGS and not each.name.startswith("."))
+    return [each for each in found if not each.is_dir()]
 
 
 def _read_image(path: Path, size: tuple[int, int] | None, grey: bool) -> NDArray[np.uint8]:
     from PIL import Image, UnidentifiedImageError
 
+    if not path.is_file():  # a pipe would be waited for without end
+        raise ValueError(f"{path} is no file (a pipe, or a link to nothing); take it out of the folder")
     try:
         with Image.open(path) as opened:
-            image = opened.convert("L" if grey else "RGB")
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError, SyntaxError, ValueError) as error:
+            image = _eight_bits(opened, path).convert("L" if grey else "RGB")
+    except (OSError, UnidentifiedImageError, Image.DecompressionBombError, SyntaxError) as error:
         raise ValueError(f"{path} cannot be read as an image: {' '.join(str(error).split())[:200]}") from error
     if size is not None:
         image = image.resize((size[1], size[0]), Image.Resampling.BILINEAR)
     return np.asarray(image, np.uint8)
+
+
+def _eight_bits(image: Image.Image, path: Path) -> Image.Image:
+    """Bring 16 bits of brightness to 8; Pillow would cut off what is above 255."""
+    from PIL import Image
+
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image) / 257).round().astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise ValueError(f"{path} has brightness of mode {image.mode}, which has no fixed range; save it with 8 bits")
+    return image
