@@ -209,10 +209,8 @@ def _labels(labels: Array, name: str) -> Array:
     wrong = (labels != np.floor(labels)) | (labels < 0) | (labels > np.iinfo(np.int32).max)
     if wrong.any():
         first = int(wrong.argmax())
-        raise ValueError(
-            f"{name}: label {labels[first]} of example {first}; give one whole number for each example, classes are "
-            "counted from 0"
-        )
+        whole = "" if labels[first] < 0 else "labels are whole numbers, and "
+        raise ValueError(f"{name}: label {labels[first]} of example {first}; {whole}classes are counted from 0")
     return np.asarray(labels, np.int64)
 
 
