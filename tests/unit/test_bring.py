@@ -243,7 +243,7 @@ def test_an_archive_that_claims_more_than_fits_is_refused(tmp_path, monkeypatch)
         ((IMAGES, LABELS[:-1]), "60 examples and 59 labels"),
         ((IMAGES[:10], LABELS[:10]), "10 examples are too few"),
         ((IMAGES, LABELS - 1), "classes are counted from 0"),
-        ((IMAGES, LABELS + 0.5), "one whole number for each example"),
+        ((IMAGES, LABELS + 0.5), "labels are whole numbers, and classes"),
         ((IMAGES, RANDOM.random((60, 3))), "not one-hot"),
         ((IMAGES, np.array(["cat"] * 60)), r"words or objects such as .*'cat'.*np.unique"),
         ((IMAGES, np.where(LABELS, LABELS, np.nan)), "label nan of example 0"),
