@@ -6,6 +6,17 @@
 function keep(event) {
   if (event.ctrlKey || event.altKey || event.metaKey || (event.shiftKey && event.key === "Enter")) return;
   event.stopPropagation();
+  if (event.target.matches(".noUi-handle") && SCROLL.includes(event.key)) event.preventDefault();
+}
+
+// A slider that stands still lets these keys go, and the page would be gone from under the hand: to its end, by End.
+const SCROLL = [" ", "ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown", "PageUp", "PageDown", "Home", "End"];
+
+// A click beside the controls, on a plot for one, gives the focus to the panel; else JupyterLab's cell has it, and the
+// next key is the notebook's: Ctrl+Z would take back the writing of cells.
+function hold(root) {
+  root.tabIndex = -1;
+  root.style.outline = "none";
 }
 
 function render({ model, el }) {
@@ -47,6 +58,7 @@ function render({ model, el }) {
   const attach = () => {
     label();
     if (root) {
+      hold(root);
       watcher.observe(root, { subtree: true, childList: true, characterData: true, attributeFilter: ["class"] });
       root.addEventListener("keydown", keep);
     } else timer = setTimeout(attach, 50);

@@ -93,6 +93,18 @@ class Toolbar(anywidget.AnyWidget):  # type: ignore[misc]
             self.say(sentence(error))
 
 
+class Dropdown(ipywidgets.Dropdown):  # type: ignore[misc]
+    """A drop-down list that may grow shorter while someone chooses in it."""
+
+    def set_state(self, sync_data: dict[str, Any]) -> None:
+        """Take over what the page says; an entry that is gone meanwhile is not chosen, and the page is told what is."""
+        index = sync_data.get("index")
+        if index is not None and index >= len(self._options_labels):
+            sync_data = {name: value for name, value in sync_data.items() if name != "index"}
+            self.send_state("index")
+        super().set_state(sync_data)
+
+
 class Status(ipywidgets.HTML):  # type: ignore[misc]
     """A line of fixed height: the figures in bold, what they mean below; or an error, in words and with a sign."""
 
@@ -155,7 +167,7 @@ def choice_of(label: str, options: Sequence[tuple[str, Any]], value: Any, name: 
 
 def list_of(label: str, options: Sequence[tuple[str, Any]], value: Any, name: str) -> ipywidgets.Dropdown:
     """Make a drop-down list; no option's value may be None, which ipywidgets takes for "nothing chosen"."""
-    return _field(ipywidgets.Dropdown(description=label, options=list(options), value=value), name)
+    return _field(Dropdown(description=label, options=list(options), value=value), name)
 
 
 def number_box(label: str, value: float, step: float, name: str) -> ipywidgets.FloatText:

@@ -45,12 +45,18 @@ FIND = """([panel, what]) => {
       each.closest(panel) && !each.disabled && each.getClientRects().length > 0).length;
   return found;
 }"""
-HOLD = """([panel, selector, place]) => {
+HOLD = """async ([panel, selector, place]) => {
   const found = [...document.querySelectorAll(selector)].filter((each) =>
     each.closest(panel) && !each.disabled && each.getClientRects().length > 0);
   const one = found[place];
   if (!one) return null;
-  one.scrollIntoView({ block: "center" });
+  // The page may still be scrolling softly, or growing: nobody aims at what moves.
+  let at, before;
+  for (let look = 0; look < 40 && !(look > 2 && at === before); look++) {
+    one.scrollIntoView({ block: "center" });
+    await new Promise(requestAnimationFrame);
+    [before, at] = [at, one.getBoundingClientRect().y];
+  }
   const own = one.getBoundingClientRect(), track = (one.closest(".noUi-target") ?? one).getBoundingClientRect();
   // A mark that was panned out of its chart is drawn nowhere; what lies there may be the bar that folds the output up.
   if (!document.elementFromPoint(own.x + own.width / 2, own.y + own.height / 2)?.closest(panel)) return null;

@@ -204,8 +204,27 @@ def test_plain_keys_stay_in_the_panel(workbench):
     notebook.press(".ck-weights", "x", "d", "d", "m", "b", "0", "0")
     page.locator(".ck-clear").focus()
     page.keyboard.press("Enter")
+    page.locator(".ck-title").click()
+    for key in ("ArrowDown", "b", "x"):
+        page.keyboard.press(key)
+    page.locator(".ck-grow .nsewdrag").first.click()
+    page.keyboard.press("d")
+    page.keyboard.press("d")
     assert sources(notebook) == before
     assert page.evaluate("() => Boolean(document.activeElement.closest('.compresskit'))")
+
+
+def test_the_keys_of_a_slider_that_stands_still_do_not_scroll_the_notebook(workbench):
+    notebook, page = workbench, workbench.page
+    begin_again(notebook, "Setting(pattern='2:4')")
+    handle = page.locator(".ck-sparsity .noUi-handle")
+    handle.scroll_into_view_if_needed()
+    stands = "() => document.querySelector('.ck-sparsity .noUi-handle').getBoundingClientRect().y"
+    before = page.evaluate(stands)
+    notebook.press(".ck-sparsity", "PageDown", "End", "Space")
+    page.wait_for_timeout(400)  # the page scrolls softly
+    assert page.evaluate(stands) == before
+    assert page.locator(".ck-sparsity [disabled]").count() == 1
 
 
 def test_the_panel_answers_while_a_cell_runs(workbench):

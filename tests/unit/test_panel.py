@@ -1,4 +1,4 @@
-"""What all panels share: the end of their widgets."""
+"""What all panels share: a list that grows shorter, and the end of their widgets."""
 
 from __future__ import annotations
 
@@ -41,3 +41,18 @@ def test_closed_widgets_are_not_remembered_for_ever(messages, monkeypatch):
         panel.close_all(ipywidgets.FloatSlider())
     assert len(panel._closed) == 3
     assert len(comm.get_comm_manager().comms) - before == 3
+
+
+def test_an_entry_that_is_gone_meanwhile_is_not_chosen(messages, move):
+    """The page chose in the list as it was a moment ago."""
+    field = panel.list_of("Go back to", [("none", 0), ("first", 1), ("second", 2)], 0, "ck-back")
+    move(field, index=2)
+    assert field.value == 2
+    field.options = [("none", 0), ("first", 1)]
+    field.value = 1
+    already = len(messages.sent)
+    move(field, index=2)
+    assert field.value == 1
+    assert {"index": 1} in [data.get("state") for _, data, _ in messages.sent[already:]], "the page shows it again"
+    move(field, index=0)
+    assert field.value == 0
