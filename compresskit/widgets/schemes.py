@@ -374,7 +374,7 @@ def table(rows: Sequence[Row], waiting: Sequence[Scheme] = ()) -> str:
     largest = max((row.size for row in rows), default=1)
     columns = ("scheme", "weights stored as", "file", "", "deflated", "read right", "misread", "one digit")
     numbers = (2, 4, 5, 6, 7)
-    widths = ("18%", "19%", "11%", "14%", "11%", "9%", "9%", "9%")
+    widths = ("21%", "17%", "9.5%", "12%", "10%", "10%", "11.5%", "9%")
     head = "".join(
         f'<th scope="col"{" class=ck-number" if place in numbers else ""}>{name}</th>'
         for place, name in enumerate(columns)
