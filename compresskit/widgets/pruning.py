@@ -271,6 +271,7 @@ class PruneWeights(StatusPanel):
         self.validation, self._train = digits.validation, digits.train
         self._sample = preview_of(self.validation)
         self.result: Shown | None = None
+        self._sized: Shown | None = None  # the last one whose sizes are known: a preview comes without
         self.tried: dict[tuple[str, str], dict[float, tuple[float, bool]]] = {}
         self._misread = functools.lru_cache(maxsize=128)(
             lambda recipe, whole: evaluate(self._file(recipe), self.validation if whole else self._sample).errors
@@ -353,7 +354,10 @@ class PruneWeights(StatusPanel):
         self.table.value = cuts_table(shown.cuts, setting.layer)
         self.chart.show(drawing(setting, shown, self.tried))
         if shown.sizes is not None:
-            self.sizes.value = sizes_table(shown.sizes)
+            self._sized = shown
+        if self._sized is not None:
+            outdated = self._sized.compressed.tflite != shown.compressed.tflite
+            self.sizes.value = sizes_table(self._sized.sizes, outdated=outdated)
 
     # -- without a kernel ----------------------------------------------------------------------------------------
 
@@ -391,12 +395,12 @@ def prune_weights(model: Any = "digit_reader", data: Digits | None = None) -> Pr
 def words(setting: Setting, shown: Shown) -> tuple[str, str]:
     """Say what was removed, and what it cost."""
     cut = next(each for each in shown.cuts if each.name == setting.layer)
-    unit = cut.threshold / max(cut.spread, 1e-30)
-    threshold = f" below {cut.threshold:.3g}, {unit:.2g} times its spread" if setting.importance == "magnitude" else ""
+    lost, threshold = f"loses {cut.removed / cut.size:.1%}" if cut.removed else "loses none", ""
+    if cut.removed and setting.importance == "magnitude":
+        threshold = f" below {cut.threshold:.3g}, {cut.threshold / max(cut.spread, 1e-30):.2g} times its spread"
     return (
         f"{shown.misread:,} of {shown.n:,} digits misread, {shown.sparsity:.1%} removed",
-        f"The float file misreads {shown.misread_float:,}. {cut.name} loses {cut.removed / cut.size:.1%} of its weights"
-        f"{threshold}.",
+        f"The float file misreads {shown.misread_float:,}. {cut.name} {lost} of its weights{threshold}.",
     )
 
 
@@ -414,7 +418,7 @@ def cuts_table(cuts: Sequence[Cut], chosen: str) -> str:
     return f'<table class="ck-table"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
 
 
-def sizes_table(sizes: tuple[Sizes, Sizes] | None, goal: float | None = None) -> str:
+def sizes_table(sizes: tuple[Sizes, Sizes] | None, goal: float | None = None, *, outdated: bool = False) -> str:
     """Set the four sizes of a file side by side with those of the float file.
 
     Parameters
@@ -423,6 +427,8 @@ def sizes_table(sizes: tuple[Sizes, Sizes] | None, goal: float | None = None) ->
         Of the file and of the float file; None while they are measured.
     goal
         A fraction of the float `.tflite` at which the bars get a mark.
+    outdated
+        Whether they are those of the file before, and the new ones are being measured.
 
     Returns
     -------
@@ -445,11 +451,13 @@ def sizes_table(sizes: tuple[Sizes, Sizes] | None, goal: float | None = None) ->
             f'{look}"></span>{mark}</div>'
         )
         rows.append(f"<tr><td>{text}</td>{numbers}<td>{bar}</td></tr>")
+    what = "the file before this" if outdated else "size of the file"
     head = (
-        '<th scope="col" style="width:29%">size of the file</th><th scope="col" class="ck-number" style="width:14%">'
+        f'<th scope="col" style="width:29%">{what}</th><th scope="col" class="ck-number" style="width:14%">'
         'bytes</th><th scope="col" class="ck-number" style="width:20%">of float</th><th scope="col"></th>'
     )
-    return f'<table class="ck-table"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
+    kind = "ck-table ck-outdated" if outdated else "ck-table"
+    return f'<table class="{kind}"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
 
 
 def drawing(
@@ -530,7 +538,7 @@ def still(picture: Picture, setting: Setting, shown: Shown) -> Picture:
 def _here(setting: Setting, shown: Shown) -> dict[str, Any]:
     """Draw a ring where the controls stand."""
     return {"type": "scatter", "mode": "markers", "x": [100 * setting.amount], "xaxis": "x2", "yaxis": "y2",
-            "y": [max(100 * shown.misread / shown.n, 0.02)], "name": "yours", "hoverinfo": "skip",
+            "y": [max(100 * shown.misread / shown.n, 0.02)], "name": "yours", "hoverinfo": "skip", "cliponaxis": False,
             "marker": {"symbol": "circle-open", "size": 17, "color": CURRENT, "line": {"width": 3}}}  # fmt: skip
 
 

@@ -445,7 +445,7 @@ class Qat(Panel):
             "shapes": [{"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": floor, "y1": floor,
                         "line": {"dash": "dot", "width": 1.5, "color": "#808080"}}],
             "annotations": [{"xref": "paper", "x": 0, "y": math.log10(floor), "text": "float", "showarrow": False,
-                             "xanchor": "left", "yanchor": "bottom"}],
+                             "xanchor": "left", "yanchor": "bottom", "xshift": 8}],
         }  # fmt: skip
         return figure(traces, layout)
 

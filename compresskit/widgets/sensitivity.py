@@ -223,6 +223,7 @@ class KeepABudget(StatusPanel):
         digits = load_mnist() if data is None else data
         self.validation, self._sample = digits.validation, preview_of(digits.validation)
         self.measured: Measured | None = None
+        self._sized: Measured | None = None  # the last one whose sizes are known: a preview comes without
         self._found = sensitivity
         self._moving = False
         self._float = functools.lru_cache(maxsize=2)(
@@ -318,11 +319,14 @@ class KeepABudget(StatusPanel):
     def _on_result(self, outcome: Outcome[Choice, Measured]) -> None:
         if outcome.outdated and outcome.exact:
             return
-        self.measured = outcome.value
+        found = self.measured = outcome.value
         self.status.say("exact" if outcome.exact else "preview", *self._words(outcome.setting, outcome.value))
         self._chart.show(self._figure())
-        if outcome.value.sizes is not None:
-            self.sizes.value = sizes_table(outcome.value.sizes, self.budget)
+        if found.sizes is not None:
+            self._sized = found
+        if self._sized is not None:
+            outdated = self._sized.compressed.tflite != found.compressed.tflite
+            self.sizes.value = sizes_table(self._sized.sizes, self.budget, outdated=outdated)
 
     def _on_scan(self, outcome: Outcome[int, Sensitivity]) -> None:
         self._found = outcome.value

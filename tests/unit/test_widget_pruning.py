@@ -93,10 +93,14 @@ def test_the_panel_follows_its_controls(model, few):
     assert panel.wait_idle(60) and "of 1,500 digits misread, 60.0% removed" in panel.status.text
     assert panel.result.sizes is not None and f"{panel.result.sizes[0].packed:,}" in panel.sizes.value
     assert "entropy (estimated)" in panel.sizes.value
+    tables = []
+    panel.sizes.observe(lambda change: tables.append(change["new"]), "value")
     slide(panel.amount, 45)
     assert (
         panel.wait_idle(60) and panel.setting.amount == 0.9 and panel.tried["global", "magnitude"].keys() == {0.6, 0.9}
     )
+    told = ["the file before this" in table for table in tables]
+    assert told[0] and not told[-1], "while the new file is measured, the sizes of the old one are called that"
     drawn = panel.chart.figure["data"]
     assert drawn[0]["y"] == panel.result.histogram.kept.tolist()
     assert drawn[3]["x"] == [60.0, 90.0] and drawn[3]["y"][1] == 100 * panel.result.misread / 1500
