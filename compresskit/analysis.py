@@ -102,7 +102,7 @@ def _layer_outputs(tflite: bytes, images: NDArray[Any]) -> dict[str, NDArray[np.
     """Run a file and keep what each layer puts out, as real numbers, an example a row."""
     model = files.read(tflite)
     places = {site.name: int(model.subgraphs[0].operators[site.operator].outputs[0]) for site in sites(model)}
-    session = Session(files.expose(model, list(places.values())), len(images))
+    session = Session(files.expose(tflite, list(places.values())), len(images))
     runs = [
         session(encode(images[start : start + session.batch], session.inputs[0]))
         for start in range(0, len(images), session.batch)

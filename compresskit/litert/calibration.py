@@ -20,7 +20,7 @@ from compresskit.quantization.histogram import Histogram
 from compresskit.quantization.ranges import Method, choose_range
 
 _AT_ONCE = 5
-"""Batches that run as one: two threads share a run, and each has enough to do."""
+"""Batches that run as one where two threads share a run, so that each has enough to do."""
 
 Weights = Mapping[int, NDArray[Any]]
 """Constant tensors that are replaced before a run: index in the main graph to array."""
@@ -34,18 +34,24 @@ def _exposed(tflite: bytes) -> tuple[bytes, str, tuple[str, ...]]:
     computed = (int(index) for op in graph.operators for index in op.outputs)
     shown = [index for index in computed if files.DTYPES[graph.tensors[index].type] == "float32"]
     names = tuple(files.tensor_name(graph.tensors[index]) for index in shown)
-    return files.expose(model, shown), files.tensor_name(graph.tensors[graph.inputs[0]]), names
+    return files.expose(tflite, shown), files.tensor_name(graph.tensors[graph.inputs[0]]), names
+
+
+def _edited(tflite: bytes, weights: Weights | None) -> bytes:
+    """Give the model that shows its inner tensors, with other weights."""
+    exposed, _, _ = _exposed(tflite)
+    return files.replace_constants(exposed, weights) if weights else exposed
 
 
 def _batches(
-    tflite: bytes, images: NDArray[Any], weights: Weights, threads: int = WORKERS
+    edited: bytes, images: NDArray[Any], threads: int = WORKERS
 ) -> Iterator[tuple[Session, NDArray[Any], int]]:
     """Cut examples into full batches for one session: the last is filled up, and the count says how many are real."""
     if len(images) == 0:
         raise ValueError("calibration: there are no digits; give at least one")
-    exposed, _, _ = _exposed(tflite)
-    size = min(len(images), _AT_ONCE * batch_size(images.shape[1:]))
-    session = Session(files.replace_constants(exposed, weights), size, threads=threads)
+    largest = batch_size(images.shape[1:]) * (1 if threads == 1 else _AT_ONCE)
+    rounds = -(-len(images) // largest)
+    session = Session(edited, -(-len(images) // rounds), threads=threads)
     for start in range(0, len(images), session.batch):
         chunk = encode(images[start : start + session.batch], session.inputs[0])
         count = len(chunk)
@@ -78,7 +84,7 @@ def tensor_values(tflite: bytes, images: NDArray[Any], weights: Weights | None =
     """
     runs = [
         [array[:count] for array in (chunk, *session(chunk))]
-        for session, chunk, count in _batches(tflite, images, weights or {})
+        for session, chunk, count in _batches(_edited(tflite, weights), images)
     ]
     _, first, names = _exposed(tflite)
     return dict(zip((first, *names), (np.concatenate(parts) for parts in zip(*runs, strict=True)), strict=True))
@@ -101,8 +107,9 @@ def activation_ranges(
     """
     _, first, names = _exposed(tflite)
     parts = [part for part in np.array_split(images, WORKERS) if len(part)] or [images]
+    edited = _edited(tflite, weights)
     with ThreadPoolExecutor(len(parts)) as pool:
-        found = np.concatenate(list(pool.map(lambda part: _extremes(tflite, part, weights or {}), parts)))
+        found = np.concatenate(list(pool.map(lambda part: _extremes(edited, part), parts)))
     lows, highs = found[..., 0].min(axis=0), found[..., 1].max(axis=0)
     ranges = dict(zip((first, *names), zip(lows.tolist(), highs.tolist(), strict=True), strict=True))
     for name, (low, high) in ranges.items():
@@ -114,12 +121,12 @@ def activation_ranges(
     return ranges
 
 
-def _extremes(tflite: bytes, images: NDArray[Any], weights: Weights) -> NDArray[np.float64]:
+def _extremes(edited: bytes, images: NDArray[Any]) -> NDArray[np.float64]:
     """Find the smallest and largest value of the input and of each tensor, batch by batch: (batches, tensors, 2)."""
     return np.array(
         [
             [(float(chunk.min()), float(chunk.max())), *session.ranges(chunk, count=count)]
-            for session, chunk, count in _batches(tflite, images, weights, threads=1)
+            for session, chunk, count in _batches(edited, images, threads=1)
         ]
     )
 
@@ -168,7 +175,7 @@ def tensor_histograms(
     """
     _, _, names = _exposed(tflite)
     counted: dict[str, Histogram] = {}
-    for session, chunk, count in _batches(tflite, images, weights or {}):
+    for session, chunk, count in _batches(_edited(tflite, weights), images):
         for name, values in zip(names, session(chunk), strict=True):
             if tensors is None or name in tensors:
                 batch = Histogram.of(values[:count])

@@ -8,9 +8,9 @@ always has its buffers inside.
 
 from __future__ import annotations
 
-import copy
+import struct
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flatbuffers
@@ -20,6 +20,9 @@ from numpy.typing import NDArray
 
 ModelT = Any
 """The object form of a model, `schema_py_generated.ModelT`: plain Python objects, arrays as views."""
+
+_OUTPUTS, _SIGNATURES = 8, 18
+"""Where the layout of a graph names the place of its outputs, and that of a model the place of its signatures."""
 
 MARK = b"TFL3"
 """What stands at byte 4 of every `.tflite` file."""
@@ -313,14 +316,29 @@ def replace_constants(tflite: bytes, arrays: Mapping[int, NDArray[Any]]) -> byte
     return bytes(edited)
 
 
-def expose(model: ModelT, tensors: list[int]) -> bytes:
-    """Write the model with other graph outputs: the tensors named, in their order.
+def expose(tflite: bytes, tensors: Sequence[int]) -> bytes:
+    """Give a file other graph outputs without unpacking it: the tensors named, in their order.
 
-    Signatures are dropped, since theirs would no longer hold.
+    The new list of outputs is put behind the file, and the graph made to point there. Signatures are emptied, since
+    theirs would no longer hold.
+
+    Parameters
+    ----------
+    tflite
+        A plain flatbuffer, as `write` gives it.
+    tensors
+        Indices in the main graph.
+
+    Returns
+    -------
+    bytes
     """
-    graph = copy.copy(model.subgraphs[0])
-    graph.outputs = np.asarray(tensors, np.int32)
-    shown = copy.copy(model)
-    shown.subgraphs = [graph]
-    shown.signatureDefs = []
-    return write(shown)
+    edited = bytearray(tflite) + bytes(-len(tflite) % 4)
+    packed = schema.Model.GetRootAs(edited, 0)
+    graph = packed.Subgraphs(0)._tab
+    place = graph.Pos + graph.Offset(_OUTPUTS)
+    struct.pack_into("<I", edited, place, len(edited) - place)
+    signatures = packed._tab.Offset(_SIGNATURES)
+    if signatures:
+        struct.pack_into("<I", edited, packed._tab.Vector(signatures) - 4, 0)
+    return bytes(edited) + struct.pack(f"<I{len(tensors)}i", len(tensors), *tensors)

@@ -1,6 +1,6 @@
 """Run `.tflite` files with LiteRT: many inputs at once, one at a time against the clock, and with all tensors in view.
 
-LiteRT lets go of the interpreter lock while it computes, so two halves of the inputs run on two cores at once.
+LiteRT lets go of the interpreter lock while it computes, so two threads keep two cores busy.
 """
 
 from __future__ import annotations
@@ -188,8 +188,10 @@ def encode(images: NDArray[Any], form: TensorForm) -> NDArray[Any]:
         )
     shaped = images.reshape(len(images), *form.shape)
     if images.dtype == np.uint8 and form.dtype.itemsize == 1:
+        table, shift = _pixel_codes(form)
+        if shift is not None:  # pixels / 255 on a grid of steps of 1 / 255: a hundred times faster than the table
+            return (shaped + shift).view(form.dtype)
         # Translating bytes is a table look-up in C; NumPy would first widen every pixel to an 8-byte index.
-        table = _pixel_codes(form).tobytes()
         return np.frombuffer(shaped.tobytes().translate(table), form.dtype).reshape(shaped.shape)
     if images.dtype == np.uint8:
         shaped = shaped.astype(np.float32) / np.float32(255)
@@ -199,9 +201,11 @@ def encode(images: NDArray[Any], form: TensorForm) -> NDArray[Any]:
 
 
 @functools.lru_cache(maxsize=32)
-def _pixel_codes(form: TensorForm) -> NDArray[Any]:
-    """Tabulate what each of the 256 pixel values becomes."""
-    return _integers(np.arange(256, dtype=np.float32) / np.float32(255), form)
+def _pixel_codes(form: TensorForm) -> tuple[bytes, np.uint8 | None]:
+    """Tabulate what each of the 256 pixel values becomes; say by how much all are shifted, if all are alike."""
+    codes = _integers(np.arange(256, dtype=np.float32) / np.float32(255), form).view(np.uint8)
+    shifts = codes - np.arange(256, dtype=np.uint8)
+    return codes.tobytes(), shifts[0] if (shifts == shifts[0]).all() else None
 
 
 def _integers(values: NDArray[Any], form: TensorForm) -> NDArray[Any]:
@@ -254,20 +258,23 @@ def outputs(
     if len(images) == 0:
         raise ValueError("images: there are none; give at least one")
     size = min(batch_size(images.shape[1:]), len(images))
-    parts = [part for part in np.array_split(images, max(1, min(workers, len(images) // size))) if len(part)]
+    waiting = iter(range(0, len(images), size))
+    found: dict[int, NDArray[Any]] = {}
 
-    def run(part: NDArray[Any]) -> NDArray[np.float32]:
+    def work(_: int) -> TensorForm:
         session = Session(tflite, size, reference=reference)
-        return _run_all(session, part)
+        for start in waiting:  # one iterator for all: a core that has other things to do as well takes fewer
+            found[start] = _run_all(session, images[start : start + size])
+        return session.outputs[0]
 
-    if len(parts) == 1:
-        return run(parts[0])
-    with ThreadPoolExecutor(len(parts)) as pool:
-        return np.concatenate(list(pool.map(run, parts)))
+    count = max(1, min(workers, len(images) // size))
+    with ThreadPoolExecutor(count) as pool:
+        form, *_ = pool.map(work, range(count))
+    return decode(np.concatenate([found[start] for start in sorted(found)]), form)
 
 
-def _run_all(session: Session, images: NDArray[Any]) -> NDArray[np.float32]:
-    """Run a session over all images, the last batch filled up with copies of the last image."""
+def _run_all(session: Session, images: NDArray[Any]) -> NDArray[Any]:
+    """Run a session over images, the last batch filled up with copies of the last image; give what the file gives."""
     found = []
     for start in range(0, len(images), session.batch):
         chunk = images[start : start + session.batch]
@@ -276,7 +283,7 @@ def _run_all(session: Session, images: NDArray[Any]) -> NDArray[np.float32]:
             chunk = np.concatenate([chunk, np.repeat(chunk[-1:], missing, axis=0)])
         result = session(encode(chunk, session.inputs[0]))[0]
         found.append(result[: len(result) - missing])
-    return decode(np.concatenate(found), session.outputs[0])
+    return np.concatenate(found)
 
 
 def latency(tflite: bytes, image: NDArray[Any], *, runs: int = 200, threads: int = 1) -> Latency:

@@ -323,7 +323,7 @@ def _run_exposed(model: ModelT, small: bytes, images: NDArray[Any]) -> tuple[dic
         if not (files.operator_name(model, op) == "DEQUANTIZE" and files.is_constant(model, int(op.inputs[0])))
         and (int(index) in graph.outputs or files.DTYPES[graph.tensors[index].type] not in _SHAPES)
     ]
-    session = Session(files.expose(model, computed), len(images))
+    session = Session(files.expose(small, computed), len(images))
     shipped = Session(small, len(images))
     encoded = encode(images, session.inputs[0])
     runs, same = [], True

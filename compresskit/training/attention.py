@@ -148,4 +148,4 @@ def showing(teacher: Model, layer: str) -> bytes:
     maps = {name: end for name, end in ends.items() if len(files.shape(graph.tensors[end])) == 4}
     if layer not in maps:
         raise ValueError(f"attention: {layer!r} is no layer of the teacher that gives maps; choose of {list(maps)}")
-    return files.expose(model, [maps[layer]])
+    return files.expose(teacher.tflite, [maps[layer]])

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.special import log_softmax
 from scipy.stats import binomtest
@@ -34,6 +34,11 @@ def test_an_interval_of_impossible_counts_is_refused(correct: int, n: int) -> No
 @pytest.fixture(scope="module")
 def int8(digits: Digits) -> ck.Compressed:
     return ck.compress(ck.load_model("digit_reader"), ck.Recipe(ck.Prune(0.6), ck.Quantize()), digits.train)
+
+
+@pytest.fixture(scope="module")
+def rounded(int8: ck.Compressed) -> ck.Compressed:
+    return ck.compress(int8.checkpoint, ck.Recipe(ck.Quantize(activations=32)))
 
 
 def one_by_one(tflite: bytes, images: np.ndarray) -> np.ndarray:
@@ -92,20 +97,27 @@ def test_positions_that_are_not_those_of_the_digits_read_are_refused(
 
 
 @settings(max_examples=20, deadline=None)
-@given(count=st.integers(1, 300), workers=st.integers(1, 4))
-def test_batches_and_workers_change_nothing(int8: ck.Compressed, digits: Digits, count: int, workers: int) -> None:
+@given(count=st.integers(1, 300), workers=st.integers(1, 4), while_running=st.booleans())
+def test_batches_and_workers_change_nothing(
+    int8: ck.Compressed, rounded: ck.Compressed, digits: Digits, count: int, workers: int, while_running: bool
+) -> None:
+    tflite = (rounded if while_running else int8).tflite
     images = np.asarray(digits.test.images[:count])
-    np.testing.assert_array_equal(
-        outputs(int8.tflite, images, workers=workers), outputs(int8.tflite, images, workers=1)
-    )
+    np.testing.assert_array_equal(outputs(tflite, images, workers=workers), outputs(tflite, images, workers=1))
 
 
-@given(scale=st.floats(1e-4, 0.1), zero=st.integers(-128, 127))
-def test_pixels_are_coded_as_the_formula_says(scale: float, zero: int) -> None:
-    form = TensorForm((16, 16, 1), np.dtype(np.int8), scale, zero)
-    pixels = np.arange(256, dtype=np.uint8).reshape(1, 16, 16)
-    exact = np.clip(np.rint(pixels.astype(np.float32) / np.float32(255) / np.float32(scale)) + zero, -128, 127)
+@given(scale=st.floats(1e-4, 0.1) | st.just(1 / 255), zero=st.integers(-128, 127), kind=st.sampled_from("bB"))
+@example(scale=1 / 255, zero=-128, kind="b")
+@example(scale=1 / 255, zero=0, kind="B")
+@example(scale=1 / 255, zero=-127, kind="b")
+def test_pixels_are_coded_as_the_formula_says(scale: float, zero: int, kind: str) -> None:
+    form = TensorForm((16, 16, 1), np.dtype(kind), scale, zero)
+    pixels = np.arange(256, dtype=np.uint8).reshape(16, 16).T[None]
+    limits = np.iinfo(kind)
+    real = pixels.astype(np.float32) / np.float32(255)
+    exact = np.clip(np.rint(real / np.float32(scale)) + zero, limits.min, limits.max)
     np.testing.assert_array_equal(encode(pixels, form)[0, ..., 0], exact[0])
+    assert encode(pixels, form).dtype == form.dtype
 
 
 def test_latency_and_memory_come_on_request(int8: ck.Compressed, digits: Digits) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
+from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from ai_edge_quantizer import quantizer, recipe
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,7 +14,7 @@ import compresskit as ck
 from compresskit.data import Digits
 from compresskit.litert import model as files
 from compresskit.litert.inspect import layers, sites
-from compresskit.litert.runtime import outputs
+from compresskit.litert.runtime import Session, outputs
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +56,26 @@ def test_a_twin_is_edited_without_a_trace_in_the_original(reader: ck.Checkpoint)
     assert files.write(edited) == files.replace_constants(files.write(model), {index: new})
     with pytest.raises(ValueError, match="bytes but 4 were given"):
         files.replace_buffers(edited, {index: np.zeros(1, np.float32)})
+
+
+def test_inner_tensors_become_outputs_and_hold_what_litert_keeps_in_them(reader: ck.Checkpoint, digits: Digits) -> None:
+    graph = files.read(reader.tflite).subgraphs[0]
+    wanted = [int(op.outputs[0]) for op in reversed(graph.operators)]
+    image = np.asarray(digits.test.images[:1], np.float32)[..., None] / np.float32(255)
+    reference = OpResolverType.BUILTIN_REF
+    kept = Interpreter(
+        model_content=reader.tflite, experimental_op_resolver_type=reference, experimental_preserve_all_tensors=True
+    )
+    kept.allocate_tensors()
+    kept.set_tensor(kept.get_input_details()[0]["index"], image)
+    kept.invoke()
+    for padding in range(4):  # wherever the file ends
+        shown = files.expose(reader.tflite + bytes(padding), wanted)
+        assert files.read(shown).subgraphs[0].outputs.tolist() == wanted
+        assert not files.read(shown).signatureDefs
+        for index, found in zip(wanted, Session(shown, reference=True)(image), strict=True):
+            np.testing.assert_array_equal(found, kept.get_tensor(index))
+    assert len(files.read(reader.tflite).signatureDefs) == 1, "nothing was there to be emptied"
 
 
 @given(st.lists(st.integers(-8, 7), min_size=1, max_size=33))
