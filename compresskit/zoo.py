@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import math
 import subprocess
 import sys
 import tempfile
@@ -317,6 +318,7 @@ def _checked(name: str, tflite: bytes, called: str) -> Checkpoint:
         raise ValueError(
             f"{called} has {len(found.inputs)} inputs and {len(found.outputs)} outputs; bring a model with one of each"
         )
+    _refuse_answers(found.outputs[0], called)
     rows = layers(tflite)
     stored = sorted({row.dtype for row in rows} - {"float32"})
     if stored:
@@ -324,7 +326,31 @@ def _checked(name: str, tflite: bytes, called: str) -> Checkpoint:
             f"{called}: layer {next(row.name for row in rows if row.dtype != 'float32')!r} has {stored[0]} weights; "
             "it is compressed already: bring the float model"
         )
+    _refuse_inputs(tflite, called)
     return Checkpoint(name, _plain(tflite))
+
+
+def _refuse_answers(shape: tuple[int, ...], called: str) -> None:
+    """Refuse a model that does not give a number for each class; `shape` is that of its answer to one example."""
+    if math.prod(shape[1:]) == 1:
+        raise ValueError(
+            f"{called} gives one number; bring a model with one for each class. Dense(1, activation='sigmoid') becomes "
+            "Dense(2, activation='softmax') with the weights [0, w] and [0, b]"
+        )
+    if math.prod(shape[1:]) != shape[-1]:
+        raise ValueError(f"{called} answers with {shape[1:]} numbers; bring a model that gives one for each class")
+
+
+def _refuse_inputs(tflite: bytes, called: str) -> None:
+    """Refuse a model that reads something else than float numbers."""
+    graph = files.read(tflite).subgraphs[0]
+    given = graph.tensors[graph.inputs[0]]
+    if given.type != schema.TensorType.FLOAT32:
+        raise ValueError(
+            f"{called} reads whole numbers, such as those of words for an Embedding; bring a model that reads float32"
+        )
+    if len(given.shape) > 4:
+        raise ValueError(f"{called} reads examples of shape {files.shape(given)[1:]}; bring one for images or rows")
 
 
 def _plain(tflite: bytes) -> bytes:

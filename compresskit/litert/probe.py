@@ -118,6 +118,7 @@ def _examine(path: Path) -> dict[str, Any]:
     from compresskit.litert.runtime import Session
 
     tflite = path.read_bytes()
+    _refuse_forms(tflite)
     rows = layers(tflite)
     process = psutil.Process()
     before = process.memory_info().rss
@@ -130,6 +131,33 @@ def _examine(path: Path) -> dict[str, Any]:
         "layers": [row.name for row in rows],
         "resident": max(0, process.memory_info().rss - before),
     }
+
+
+def _refuse_forms(tflite: bytes) -> None:
+    """Say in plain words what LiteRT would say in its own: inputs without a size, operators of TensorFlow."""
+    from compresskit.litert import model as files
+
+    model = files.read(tflite)
+    custom = (code.customCode.decode(errors="replace") for code in model.operatorCodes if code.customCode)
+    if foreign := sorted(name for name in custom if name.startswith("Flex")):
+        raise ValueError(
+            f"it calls TensorFlow ({', '.join(foreign[:3])}), which LiteRT alone cannot; convert it with the built-in "
+            "operators only"
+        )
+    graph = model.subgraphs[0]
+    for tensor in (graph.tensors[index] for index in graph.inputs):
+        signature = [] if tensor.shapeSignature is None else [int(size) for size in tensor.shapeSignature]
+        if any(size < 0 for size in signature[1:]):
+            shape = " x ".join("any" if size < 0 else str(size) for size in signature[1:])
+            raise ValueError(
+                f"it reads inputs of any size ({shape}); make the model again with one size, such as "
+                "keras.Input((96, 96, 3)), and the same weights"
+            )
+        if int(tensor.shape[0] if len(tensor.shape) else 1) != 1:
+            raise ValueError(
+                f"it reads {tensor.shape[0]} examples at a time and no other number; convert it with a free batch, or "
+                "with one example"
+            )
 
 
 def _limit_memory() -> None:
@@ -146,7 +174,8 @@ def main() -> int:
     try:
         report = _examine(Path(sys.argv[1]))
     except Exception as error:  # whatever is wrong with the file is told to the parent in one line
-        report = {"error": f"{type(error).__name__}: {error}".splitlines()[0][:500]}
+        kind = "" if type(error) is ValueError else f"{type(error).__name__}: "
+        report = {"error": f"{kind}{error}".strip().splitlines()[0][:500]}
     print(json.dumps(report))
     return 0
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -22,7 +23,7 @@ import tf_keras
 from ai_edge_litert.tools import flatbuffer_utils
 
 from compresskit.atomic import write_atomically
-from compresskit.training import keras_files
+from compresskit.training import keras_files, saved_models
 from compresskit.training.graphs import from_keras3
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def to_tflite(model: Any) -> bytes:
     try:
         converted = tf.lite.TFLiteConverter.from_keras_model(model).convert()
     except Exception as error:
-        raise ValueError(f"model {model.name!r} cannot be converted: {_first_line(error)}") from error
+        raise ValueError(f"model {model.name!r} cannot be converted: {_reason(error, model)}") from error
     return shorten_names(converted, model.name, [layer.name for layer in model.layers])
 
 
@@ -162,10 +163,11 @@ def convert_path(source: Path) -> tuple[bytes, bytes | None]:
             raise ValueError(
                 f"{source} is a folder without saved_model.pb: give a SavedModel, a .keras or an .h5 file."
             )
+        saved_models.refuse_programs(source)
         try:
             return bytes(tf.lite.TFLiteConverter.from_saved_model(str(source)).convert()), None
         except Exception as error:
-            raise ValueError(f"{source.name} cannot be converted: {_first_line(error)}") from error
+            raise ValueError(f"{source.name} cannot be converted: {_reason(error)}") from error
     model = keras_files.load(source)
     refuse_non_finite(model)
     if not isinstance(model, tf_keras.Model):
@@ -176,9 +178,25 @@ def convert_path(source: Path) -> tuple[bytes, bytes | None]:
     return to_tflite(model), keras_files.to_archive(model)
 
 
+def _reason(error: Exception, model: Any = None) -> str:
+    """Say why the converter gave up; it calls a loop by the name of an operator."""
+    if "TensorList" not in str(error):
+        return _first_line(error)
+    layers = [] if model is None else [layer for layer in model.layers if _is_recurrent(layer)]
+    named = f"layer {layers[0].name!r} ({type(layers[0]).__name__})" if layers else "a layer such as LSTM or GRU"
+    return f"{named} goes through its input in a loop, for which LiteRT has no operators; bring one without"
+
+
+def _is_recurrent(layer: Any) -> bool:
+    return bool({"RNN", "Bidirectional"} & {kind.__name__ for kind in type(layer).__mro__})
+
+
 def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines() or ["no reason given"]
-    return f"{type(error).__name__}: {lines[0][:300]}"
+    """Give the first line that says something: Keras 3 says first, and in colours, where it was."""
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
+    lines = [line.strip() for line in plain.splitlines() if line.strip()]
+    telling = [line for line in lines if not line.startswith("Exception encountered when calling")]
+    return f"{type(error).__name__}: {(telling or lines or ['no reason given'])[0][:300]}"
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import tempfile
 import zipfile
 from collections.abc import Iterator
@@ -33,6 +34,11 @@ COMPUTES_ONLY = (
     "__operators__.", "math.", "nn.", "linalg.", "cast", "clip_by_value", "concat", "expand_dims", "identity",
     "pad", "reshape", "shape", "split", "squeeze", "stack", "tile", "transpose", "unstack",
 )  # fmt: skip
+
+_OF_ONES_OWN = re.compile(r"(?:Could not locate class|Unknown layer:?) '([\w>]+)'")
+
+LARGEST_RATIO = 100
+"""An archive of a trained model unpacks to hardly more than its size; of zeros alone, to a thousand times."""
 
 # Every entry of a zip file is dated; a fixed date makes the same model the same bytes.
 EPOCH_OF_ZIP = (1980, 1, 1, 0, 0, 0)
@@ -68,6 +74,11 @@ def load(path: Path) -> Any:
         except Exception as error:  # Keras raises nearly every type there is
             failures.append(error)
     first = str(failures[0]).strip().splitlines()[0][:300]
+    if unknown := _OF_ONES_OWN.search(first):
+        raise ValueError(
+            f"{path.name} has a class of your own, {unknown.group(1)!r}: a file is loaded only if it is made of "
+            "Keras's own layers. Convert the model to .tflite yourself and load that."
+        ) from failures[0]
     raise ValueError(
         f"{path.name} was written by Keras {version} and cannot be read: {type(failures[0]).__name__}: {first}"
     ) from failures[0]
@@ -101,6 +112,7 @@ def describe(path: Path) -> tuple[dict[str, Any], str]:
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
+                _refuse_bombs(archive, path)
                 config = json.loads(archive.read("config.json"))
                 version = json.loads(archive.read("metadata.json")).get("keras_version", "?")
         else:
@@ -116,6 +128,15 @@ def describe(path: Path) -> tuple[dict[str, Any], str]:
     if not isinstance(config, dict):
         raise ValueError(f"{path.name} is not a Keras model file: its description is no JSON object.")
     return config, str(version)
+
+
+def _refuse_bombs(archive: zipfile.ZipFile, path: Path) -> None:
+    """Refuse an archive that unpacks to far more than it is; weights hardly shrink."""
+    unpacked = sum(info.file_size for info in archive.infolist())
+    if unpacked > LARGEST_RATIO * path.stat().st_size + 5 * 10**7:
+        raise ValueError(
+            f"{path.name} would unpack to {unpacked / 1e9:.1f} GB: it is damaged, or made to fill the disk."
+        )
 
 
 def _text(value: Any) -> str:

@@ -19,6 +19,8 @@ from compresskit.litert.runtime import outputs
 pytestmark = pytest.mark.train
 
 tf_keras = pytest.importorskip("tf_keras")
+import tensorflow as tf  # noqa: E402
+from tensorflow.core.protobuf import saved_model_pb2  # noqa: E402
 
 from compresskit.training import keras_files  # noqa: E402
 from compresskit.training.architectures import ARCHITECTURES, build  # noqa: E402
@@ -222,6 +224,102 @@ def test_folders_and_weights_alone_are_refused(tmp_path):
     build("small_student").save_weights(tmp_path / "weights.h5")
     with pytest.raises(ValueError, match="holds weights only"):
         convert_path(tmp_path / "weights.h5")
+
+
+def test_an_archive_that_fills_the_disk_is_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "bomb.keras", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("config.json", bytes(60 * 10**6))
+    with pytest.raises(ValueError, match=r"bomb.keras would unpack to 0.1 GB"):
+        convert_path(tmp_path / "bomb.keras")
+
+
+def test_a_path_that_climbs_out_of_an_archive_is_not_followed(tmp_path):
+    source = tmp_path / "in" / "model.keras"
+    source.parent.mkdir()
+    tf_keras.Sequential([tf_keras.Input((4,)), tf_keras.layers.Dense(3)]).save(source)
+    with zipfile.ZipFile(source, "a") as archive:
+        for name in ("../../climbed.txt", "assets/../../../climbed.txt"):
+            archive.writestr(name, "was here")
+    convert_path(source)
+    assert [each.name for each in tmp_path.iterdir()] == ["in"]
+
+
+class Table(tf.Module):
+    """Looks words up, and so has code that is run when it is loaded."""
+
+    def __init__(self):
+        words = tf.lookup.KeyValueTensorInitializer(["a"], [1.0])
+        self.table = tf.lookup.StaticHashTable(words, 0.0)
+
+    @tf.function(input_signature=[tf.TensorSpec((None,), tf.string, "x")])
+    def answer(self, x):
+        return {"y": self.table.lookup(x)}
+
+
+class Writer(tf.Module):
+    """Writes a file whenever it is called."""
+
+    @tf.function(input_signature=[tf.TensorSpec((None, 4), tf.float32, "x")])
+    def answer(self, x):
+        tf.io.write_file("/nowhere/was_here", "")
+        return {"y": 2 * x}
+
+
+@pytest.mark.parametrize(
+    ("module", "words"),
+    [(Table, r"HashTableV2, which does more|a resource whose code"), (Writer, "calls WriteFile, which does more")],
+)
+def test_a_saved_model_that_is_a_program_is_refused(module, words, tmp_path):
+    made = module()
+    tf.saved_model.save(made, str(tmp_path / "saved"), signatures=made.answer)
+    with pytest.raises(ValueError, match=words):
+        convert_path(tmp_path / "saved")
+
+
+def test_what_a_saved_model_runs_on_loading_is_not_run(tmp_path):
+    trace = tmp_path / "trace"
+    v1 = tf.compat.v1
+    with v1.Graph().as_default(), v1.Session() as session:
+        x = v1.placeholder(tf.float32, (None, 4))
+        answer = v1.saved_model.predict_signature_def({"x": x}, {"y": tf.matmul(x, tf.ones((4, 3)))})
+        builder = v1.saved_model.Builder(str(tmp_path / "saved"))
+        builder.add_meta_graph_and_variables(
+            session, ["serve"], {"serving_default": answer}, main_op=tf.io.write_file(str(trace), "was here")
+        )
+        builder.save()
+    with pytest.raises(ValueError, match="SavedModel of TensorFlow 1"):
+        convert_path(tmp_path / "saved")
+    file = tmp_path / "saved" / "saved_model.pb"
+    model = saved_model_pb2.SavedModel.FromString(file.read_bytes())
+    model.meta_graphs[0].object_graph_def.nodes.add().user_object.identifier = "_generic_user_object"
+    file.write_bytes(model.SerializeToString())
+    with pytest.raises(ValueError, match="calls WriteFile"):
+        convert_path(tmp_path / "saved")
+    for node in model.meta_graphs[0].graph_def.node:
+        node.op = "ReadVariableOp" if node.op == "WriteFile" else node.op
+    file.write_bytes(model.SerializeToString())
+    with pytest.raises(ValueError, match="an operation that is run on loading"):
+        convert_path(tmp_path / "saved")
+    file.write_bytes(b"no protocol buffer")
+    with pytest.raises(ValueError, match="damaged"):
+        convert_path(tmp_path / "saved")
+    assert not trace.exists()
+
+
+def test_what_cannot_be_converted_is_named(tmp_path):
+    keras = pytest.importorskip("keras")
+    with pytest.raises(ValueError, match=r"layer 'memory' \(LSTM\) goes through its input in a loop"):
+        to_tflite(sequential(keras, keras.layers.Reshape((28, 28)), keras.layers.LSTM(4, name="memory")))
+
+    @keras.saving.register_keras_serializable()
+    class Mine(keras.layers.Layer):
+        def call(self, x):
+            return x
+
+    sequential(keras, Mine()).save(tmp_path / "mine.h5")
+    del keras.saving.get_custom_objects()["Custom>Mine"]
+    with pytest.raises(ValueError, match=r"mine.h5 has a class of your own, '.*Mine'"):
+        convert_path(tmp_path / "mine.h5")
 
 
 def test_a_model_object_becomes_a_checkpoint_that_can_be_trained(keras, digits):

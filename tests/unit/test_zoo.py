@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
+from collections.abc import Callable
 from contextlib import nullcontext
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from ai_edge_litert import schema_py_generated as schema
 from forked_probe import forked
 
 import compresskit as ck
+from compresskit import zoo
 from compresskit.data import Digits
 from compresskit.litert import model as files
 from compresskit.litert.probe import look
@@ -82,6 +87,48 @@ def test_what_is_not_a_model_is_refused(tmp_path: Path, digits: Digits) -> None:
     small = ck.compress(ck.load_model("digit_reader"), ck.Recipe(ck.Quantize()), digits.train)
     with pytest.raises(ValueError, match="compressed already"):
         ck.load_model(small.save(tmp_path / "int8.tflite"))
+
+
+def changed(tflite: bytes, change: Callable[[Any, Any], object]) -> bytes:
+    """A file whose first input and output were changed."""
+    model = files.read(tflite)
+    graph = model.subgraphs[0]
+    change(graph.tensors[graph.inputs[0]], graph.tensors[graph.outputs[0]])
+    return files.write(model)
+
+
+def any_size(given: Any, _: Any) -> None:
+    given.shapeSignature = np.array([-1, -1, -1, 1], np.int32)
+
+
+def eight_at_once(given: Any, _: Any) -> None:
+    given.shape = np.array([8, *given.shape[1:]], np.int32)
+    given.shapeSignature = None
+
+
+def test_what_a_model_reads_and_answers_is_looked_at_first(tmp_path: Path) -> None:
+    whole = ck.load_model("small_student").tflite
+    for name, content, words in [
+        ("sizes", changed(whole, any_size), "inputs of any size (any x any x 1); make the model again with one size"),
+        ("eight", changed(whole, eight_at_once), "reads 8 examples at a time"),
+    ]:
+        (tmp_path / f"{name}.tflite").write_bytes(content)
+        with pytest.raises(ValueError) as refused:
+            ck.load_model(tmp_path / f"{name}.tflite")
+        assert f"{name}.tflite cannot be used: it reads" in str(refused.value) and words in str(refused.value)
+    for shape, words in [
+        ((1, 1), "gives one number; bring a model with one for each class"),
+        ((1, 7, 7, 3), "(7, 7, 3)"),
+    ]:
+        with pytest.raises(ValueError, match=re.escape(words)):
+            zoo._refuse_answers(shape, "mine.tflite")
+    zoo._refuse_answers((1, 1, 1, 10), "mine.tflite")
+    words_read = changed(whole, lambda given, _: setattr(given, "type", schema.TensorType.INT32))
+    with pytest.raises(ValueError, match=r"mine\.tflite reads whole numbers"):
+        zoo._refuse_inputs(words_read, "mine.tflite")
+    deep = changed(whole, lambda given, _: setattr(given, "shape", np.array([1, 4, 4, 4, 1], np.int32)))
+    with pytest.raises(ValueError, match=r"reads examples of shape \(4, 4, 4, 1\)"):
+        zoo._refuse_inputs(deep, "mine.tflite")
 
 
 def corrupted(whole: bytes, number: int) -> bytes:
