@@ -338,7 +338,7 @@ def drawing(
          "marker": {"symbol": "star", "size": 13, "color": BEFORE}},
         {"type": "scatter", "mode": "markers", "x": [here[0]], "y": [max(here[1], 0.01)], "xaxis": "x2", "yaxis": "y2",
          "hoverinfo": "skip", "name": "yours",
-         "marker": {"symbol": "circle-open", "size": 16, "color": CURRENT, "line": {"width": 3}}},
+         "marker": {"symbol": "circle-open", "size": 16, "color": CURRENT, "line": {"width": 3}}, "cliponaxis": False},
     ]  # fmt: skip
     shapes, notes = [], []
     if 0 < edge < len(values):

@@ -430,7 +430,8 @@ class Qat(Panel):
             _trace("rounded after training", rounded if exact else [], BEFORE, "lines+markers", "circle", 10),
             _trace("the same, preview", [] if exact else rounded, BEFORE, "lines+markers", "circle-open", 10),
             _trace("trained with rounding", trained, AFTER, "markers", "diamond", 13),
-            _trace("where the slider stands", ring, CURRENT, "markers", "circle-open", 22) | {"hoverinfo": "skip"},
+            _trace("where the slider stands", ring, CURRENT, "markers", "circle-open", 22)
+            | {"hoverinfo": "skip", "cliponaxis": False},
         ]
         layout = {
             "height": HEIGHT,

@@ -493,7 +493,7 @@ def _curve(x: list[float], squares: list[float], name: str, line: dict[str, Any]
 
 def _ring(x: float, y: float, axis: str) -> dict[str, Any]:
     return {"type": "scatter", "mode": "markers", "x": [x], "y": [y], "xaxis": "x2", "yaxis": axis, "name": "yours",
-            "showlegend": False, "hoverinfo": "skip",
+            "showlegend": False, "hoverinfo": "skip", "cliponaxis": False,
             "marker": {"symbol": "circle-open", "size": 15, "color": CURRENT, "line": {"width": 3}}}  # fmt: skip
 
 

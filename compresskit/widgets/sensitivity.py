@@ -380,7 +380,7 @@ class KeepABudget(StatusPanel):
             here = float(np.interp(100 * where[name], x, np.maximum(misread, 0.05)))
             data.append(
                 {"type": "scatter", "mode": "markers", "x": [100 * where[name]], "y": [here], "showlegend": False,
-                 "name": f"{name} here", "hoverinfo": "skip",
+                 "name": f"{name} here", "hoverinfo": "skip", "cliponaxis": False,
                  "marker": {"symbol": "circle-open", "size": 16, "color": ink, "line": {"width": 2.5}}}
             )  # fmt: skip
         if self.measured is not None:

@@ -386,7 +386,7 @@ def drawing(
         *(_tried(tried, method, exact) for method in METHODS for exact in (True, False)),
         {"type": "scatter", "mode": "markers", "x": [here[0]], "y": [max(here[1], 0.01)], "xaxis": "x2", "yaxis": "y2",
          "hoverinfo": "skip", "name": "yours",
-         "marker": {"symbol": "circle-open", "size": 16, "color": CURRENT, "line": {"width": 3}}},
+         "marker": {"symbol": "circle-open", "size": 16, "color": CURRENT, "line": {"width": 3}}, "cliponaxis": False},
     ]  # fmt: skip
     top = math.log10(2.5 * max(*counts, int(layer.counts.max()), 1))
     layout = {
