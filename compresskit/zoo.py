@@ -250,7 +250,11 @@ def _from_path(path: Path) -> Checkpoint:
             f"source is {str(path)!r}: no shipped model and no file of that name; the shipped models are "
             f"{', '.join(model_names())}"
         )
-    if path.suffix == ".tflite":
+    if not (path.is_file() or path.is_dir()):
+        raise ValueError(f"source is {str(path)!r}, which is no file; give the path of a model")
+    if path.is_dir() and not (path / "saved_model.pb").is_file():
+        raise ValueError(f"source is {str(path)!r}, a folder without saved_model.pb; give a SavedModel or a file")
+    if path.suffix == ".tflite" and path.is_file():
         beside = path.with_suffix(".keras")
         checkpoint = _checked(path.stem, path.read_bytes(), str(path))
         return replace(checkpoint, keras=beside.read_bytes()) if beside.is_file() else checkpoint

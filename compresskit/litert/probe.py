@@ -120,6 +120,7 @@ def _examine(path: Path) -> dict[str, Any]:
     tflite = path.read_bytes()
     _refuse_forms(tflite)
     rows = layers(tflite)
+    _refuse_non_finite(tflite)
     process = psutil.Process()
     before = process.memory_info().rss
     session = Session(tflite)
@@ -160,6 +161,21 @@ def _refuse_forms(tflite: bytes) -> None:
             )
 
 
+def _refuse_non_finite(tflite: bytes) -> None:
+    """Name the layer whose weights are no numbers: every score of it would be that of guessing."""
+    import numpy as np
+
+    from compresskit.litert import model as files
+    from compresskit.litert.inspect import sites
+
+    model = files.read(tflite)
+    for site in sites(model):
+        for index in (site.weights, site.bias):
+            tensor = None if index is None else model.subgraphs[0].tensors[index]
+            if tensor is not None and not np.isfinite(files.stored(model, tensor)).all():
+                raise ValueError(f"layer {site.name!r} holds weights that are NaN or infinite; train the model again")
+
+
 def _limit_memory() -> None:
     """Let a file that claims absurd sizes fail here instead of filling the machine (where the system can)."""
     if os.name == "posix":
@@ -174,8 +190,10 @@ def main() -> int:
     try:
         report = _examine(Path(sys.argv[1]))
     except Exception as error:  # whatever is wrong with the file is told to the parent in one line
-        kind = "" if type(error) is ValueError else f"{type(error).__name__}: "
-        report = {"error": f"{kind}{error}".strip().splitlines()[0][:500]}
+        told = " ".join(str(error).split())[:300]
+        if type(error) is not ValueError:
+            told = f"it is damaged, or LiteRT has no operators for it; convert the model again ({told})"
+        report = {"error": told}
     print(json.dumps(report))
     return 0
 

@@ -20,6 +20,7 @@ import compresskit as ck
 from compresskit import zoo
 from compresskit.data import Digits
 from compresskit.litert import model as files
+from compresskit.litert.inspect import sites
 from compresskit.litert.probe import look
 from compresskit.zoo import manifest, model_names
 
@@ -104,6 +105,28 @@ def any_size(given: Any, _: Any) -> None:
 def eight_at_once(given: Any, _: Any) -> None:
     given.shape = np.array([8, *given.shape[1:]], np.int32)
     given.shapeSignature = None
+
+
+def test_weights_that_are_no_numbers_are_refused_by_layer(tmp_path: Path) -> None:
+    model = files.read(ck.load_model("small_student").tflite)
+    site = sites(model)[2]
+    buffer = model.buffers[model.subgraphs[0].tensors[site.weights].buffer]
+    values = np.array(buffer.data, np.uint8).view(np.float32)
+    values[3] = np.inf
+    buffer.data = values.view(np.uint8)
+    (tmp_path / "inf.tflite").write_bytes(files.write(model))
+    with pytest.raises(ValueError, match=rf"inf.tflite cannot be used: layer '{site.name}' holds weights that are NaN"):
+        ck.load_model(tmp_path / "inf.tflite")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names here")
+def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.tflite")
+    (tmp_path / "folder.tflite").mkdir()
+    with pytest.raises(ValueError, match=r"pipe\.tflite', which is no file"):
+        ck.load_model(tmp_path / "pipe.tflite")
+    with pytest.raises(ValueError, match=r"folder\.tflite', a folder without saved_model\.pb"):
+        ck.load_model(tmp_path / "folder.tflite")
 
 
 def test_what_a_model_reads_and_answers_is_looked_at_first(tmp_path: Path) -> None:
