@@ -58,7 +58,7 @@ fuzz: setup  ## the long form of the tests with random files and recipes, and of
 
 monkey: setup  ## ten minutes of random clicking and typing in the workbench (SEED=7 SECONDS=600; REPLAY=build/hands-7.jsonl does a broken run again)
 	@COMPRESSKIT_HANDS_SECONDS=$(or $(SECONDS),600) COMPRESSKIT_HANDS_SEED=$(or $(SEED),7) COMPRESSKIT_HANDS_REPLAY="$(REPLAY)" \
-		$(BIN)/python -m pytest tests/browser/test_rough_hands.py -q -k random_hands
+		$(BIN)/python -m pytest tests/browser/test_rough_hands.py -q -rP -k random_hands
 
 # backports-strenum 1.3.1 says that it is for Python below 3.11 only: pip refuses it then, and uv does not look.
 CONSTRAINT := backports-strenum<1.3

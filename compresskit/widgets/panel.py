@@ -93,8 +93,8 @@ class Toolbar(anywidget.AnyWidget):  # type: ignore[misc]
             self.say(sentence(error))
 
 
-class Dropdown(ipywidgets.Dropdown):  # type: ignore[misc]
-    """A drop-down list that may grow shorter while someone chooses in it."""
+class _MayShrink(ipywidgets.Widget):  # type: ignore[misc]
+    """A choice whose entries may grow fewer while someone chooses among them."""
 
     def set_state(self, sync_data: dict[str, Any]) -> None:
         """Take over what the page says; an entry that is gone meanwhile is not chosen, and the page is told what is."""
@@ -103,6 +103,14 @@ class Dropdown(ipywidgets.Dropdown):  # type: ignore[misc]
             sync_data = {name: value for name, value in sync_data.items() if name != "index"}
             self.send_state("index")
         super().set_state(sync_data)
+
+
+class Dropdown(_MayShrink, ipywidgets.Dropdown):  # type: ignore[misc]
+    """A drop-down list whose entries may change."""
+
+
+class SelectionSlider(_MayShrink, ipywidgets.SelectionSlider):  # type: ignore[misc]
+    """A slider over values that may change."""
 
 
 class Status(ipywidgets.HTML):  # type: ignore[misc]
@@ -147,7 +155,7 @@ def _bar(done: float | None) -> str:
 
 def slider_of(label: str, options: Sequence[tuple[str, Any]], value: Any, name: str) -> ipywidgets.SelectionSlider:
     """Make a slider over given values; `name` is the class by which tests and `Names` find it."""
-    return _field(ipywidgets.SelectionSlider(description=label, options=list(options), value=value), name)
+    return _field(SelectionSlider(description=label, options=list(options), value=value), name)
 
 
 def number_slider(label: str, low: float, high: float, step: float, value: float, name: str, form: str) -> Any:

@@ -205,8 +205,9 @@ def test_plain_keys_stay_in_the_panel(workbench):
     page.locator(".ck-clear").focus()
     page.keyboard.press("Enter")
     page.locator(".ck-title").click()
-    for key in ("ArrowDown", "b", "x"):
+    for key in ("ArrowDown", "b", "x", "Control+z"):
         page.keyboard.press(key)
+    notebook.until("bench._undo._history.can_redo")
     page.locator(".ck-grow .nsewdrag").first.click()
     page.keyboard.press("d")
     page.keyboard.press("d")
@@ -332,6 +333,7 @@ def test_random_hands_leave_a_living_panel(workbench, tmp_path):
         agrees_with_a_fresh_process(notebook, tmp_path)
         notebook.kernel("bench.move_to(Setting(0.3, weights=4)); bench.wait_idle(120)")
         agrees_with_a_fresh_process(notebook, tmp_path)
+        print(f"seed {seed}: {len(hands.done):,} deeds broke nothing")
     except BaseException as error:
         kept = ROOT / "build" / f"hands-{seed}.jsonl"
         kept.parent.mkdir(exist_ok=True)

@@ -6,6 +6,7 @@ import logging
 
 import comm
 import ipywidgets
+import pytest
 
 from compresskit.widgets import panel
 
@@ -43,9 +44,10 @@ def test_closed_widgets_are_not_remembered_for_ever(messages, monkeypatch):
     assert len(comm.get_comm_manager().comms) - before == 3
 
 
-def test_an_entry_that_is_gone_meanwhile_is_not_chosen(messages, move):
-    """The page chose in the list as it was a moment ago."""
-    field = panel.list_of("Go back to", [("none", 0), ("first", 1), ("second", 2)], 0, "ck-back")
+@pytest.mark.parametrize("kind", [panel.list_of, panel.slider_of])
+def test_an_entry_that_is_gone_meanwhile_is_not_chosen(kind, messages, move):
+    """The page chose among the entries as they were a moment ago."""
+    field = kind("Go back to", [("none", 0), ("first", 1), ("second", 2)], 0, "ck-back")
     move(field, index=2)
     assert field.value == 2
     field.options = [("none", 0), ("first", 1)]
