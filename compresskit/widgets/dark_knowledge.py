@@ -229,8 +229,9 @@ class DarkKnowledge(Panel):
             return "Asking the teacher", ""
         setting, found = self.setting(), self.result
         likely = ", then ".join(f"{each} ({_share(found.soft[each])})" for each in found.wrong[:2])
+        one = f"{'An' if setting.digit == 8 else 'A'} {setting.digit}"
         return (
-            f"A {setting.digit} at T = {setting.temperature:g}: {_share(found.soft[setting.digit])} for "
+            f"{one} at T = {setting.temperature:g}: {_share(found.soft[setting.digit])} for "
             f"{setting.digit}, {found.entropy:.2f} bits undecided",
             f"Likeliest wrong digits: {likely}. A hard label has 0 bits, ten equal ones {np.log2(10):.2f}. "
             f"{self.notice}".strip(),
@@ -242,11 +243,14 @@ class DarkKnowledge(Panel):
         classes = [str(each) for each in range(10)] if found is None else [str(k) for k in range(len(found.soft))]
         soft = [] if found is None else found.soft.tolist()
         pulls = ([], []) if found is None else (found.by_teacher.tolist(), found.by_labels.tolist())
-        reach = 1.0 if found is None else max(1.0, 1.1 * float(np.abs(found.by_teacher + found.by_labels).max()))
+        pull = np.zeros(1) if found is None else found.by_teacher + found.by_labels
+        reach = max(1.0, 1.1 * float(pull.max()))
+        lowest = min(-0.35 * reach, 1.1 * float(pull.min()))
         bars: dict[str, Any] = {"type": "bar", "x": classes}
         traces = [
             {**bars, "name": "soft labels", "y": soft, "marker": {"color": AFTER}, "showlegend": False,
              "text": ["" if each < 0.005 else f"{100 * each:.0f}" for each in soft], "textposition": "outside",
+             "textfont": {"size": 12}, "constraintext": "none",
              "hovertemplate": "%{x}: %{y:.3%}<extra></extra>", "cliponaxis": False},
             {**bars, "name": "the teacher's pull", "y": pulls[0], "marker": {"color": AFTER}, "xaxis": "x2",
              "yaxis": "y2", "hovertemplate": "%{x}: %{y:.3f}<extra>teacher</extra>"},
@@ -260,10 +264,10 @@ class DarkKnowledge(Panel):
             "margin": {"l": 48, "r": 12, "t": 44, "b": 46},
             "legend": {"x": 0.55, "y": 1.02},
             "xaxis": {"domain": [0, 0.45], "title": {"text": "digit"}, "type": "category", "showgrid": False},
-            "xaxis2": {"domain": [0.55, 1], "title": {"text": "logit of the student", "font": {"size": 12}},
-                       "type": "category", "showgrid": False},
+            "xaxis2": {"domain": [0.55, 1], "type": "category", "showgrid": False,
+                       "title": {"text": "logit of the student", "standoff": 10, "font": {"size": 12}}},
             "yaxis": {"range": [0, 1.1], "tickformat": ".0%", "tickvals": [0, 0.25, 0.5, 0.75, 1]},
-            "yaxis2": {"anchor": "x2", "range": [-0.35 * reach, reach], "zeroline": True, "gridcolor": "#e0e0e0"},
+            "yaxis2": {"anchor": "x2", "range": [lowest, reach], "zeroline": True, "gridcolor": "#e0e0e0"},
             "annotations": [{"xref": "paper", "yref": "paper", "x": 0, "y": 1.04, "yanchor": "bottom",
                              "xanchor": "left", "text": "what the teacher says", "showarrow": False}],
         }  # fmt: skip

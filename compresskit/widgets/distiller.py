@@ -415,7 +415,7 @@ class Distiller(Panel):
             "yaxis": {**axis, "title": {"text": "accuracy (stretched towards 100 %)"}},
             "xaxis2": {
                 "domain": [0.54, 1], "type": "log", "range": [3.3, 6.6], "tickangle": 0,
-                "title": {"text": "bytes of the float file", "font": {"size": 12}},
+                "title": {"text": "bytes of the float file", "standoff": 10, "font": {"size": 12}},
                 "tickvals": [10_000, 100_000, 1_000_000], "ticktext": ["10 kB", "100 kB", "1 MB"],
             },
             "yaxis2": {**axis, "anchor": "x2", "title": {"text": ""}},

@@ -638,10 +638,10 @@ def drawing(setting: Setting, found: Compared, curves: Mapping[Way, list[float]]
                   "title": {"text": f"{setting.layer}: outputs that differ, %"},
                   "tickvals": [LEAST, 0.01, 0.1, 1, 10, 100], "ticktext": ["none", "0.01", "0.1", "1", "10", "100"]},
         "xaxis2": {"domain": [0.68, 1], "anchor": "y2", "type": "category", "tickangle": 0,
-                   "title": {"text": "units from LiteRT's", "standoff": 8}, "tickfont": {"size": 11},
-                   "tickvals": names, "ticktext": ["≤-3", "-2", "-1", "+1", "+2", "≥+3"]},
+                   "title": {"text": "units from LiteRT's", "standoff": 10, "font": {"size": 12}},
+                   "tickfont": {"size": 11}, "tickvals": names, "ticktext": ["≤-3", "-2", "-1", "+1", "+2", "≥+3"]},
         "yaxis2": {"anchor": "x2", "range": [0, most * 1.2 or 1.0], "gridcolor": "#e0e0e0", "zeroline": False,
-                   "nticks": 5, "title": {"text": "outputs, %"}},
+                   "nticks": 5, "title": {"text": "outputs, %", "font": {"size": 12}}},
     }  # fmt: skip
     return figure(data, layout)
 

@@ -47,7 +47,7 @@ def test_soft_labels_follow_the_temperature(open_notebook):
     notebook.wait("() => document.querySelector('.js-plotly-plot').data[1].y.every((v) => Math.abs(v) < 1e-12)")
     notebook.press(".ck-which", "ArrowRight")
     notebook.until("panel.wait_idle(120) and panel.digit.value == 8")
-    notebook.page.get_by_text("A 8 at T = 20").wait_for()
+    notebook.page.get_by_text("An 8 at T = 20").wait_for()
     assert notebook.page.locator(".compresskit").bounding_box()["height"] == height
     for role, name in (
         ("slider", "Which digit"), ("slider", "Example, from doubtful to sure"), ("slider", "Temperature"),

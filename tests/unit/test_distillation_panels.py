@@ -61,9 +61,14 @@ def test_the_soft_labels_follow_the_controls(few):
         assert sum(soft) == pytest.approx(1)
         assert f"{panel.result.entropy:.2f} bits" in panel._status.text
         assert bits is None or panel.result.entropy > bits
+        pulls, (low, high) = (
+            panel.result.by_teacher + panel.result.by_labels,
+            panel._figure()["layout"]["yaxis2"]["range"],
+        )
+        assert low < pulls.min() and pulls.max() < high, "no bar is cut off"
     panel.digit.value, panel.example.value = 8, EXAMPLES - 1
     assert panel.wait_idle(60)
-    assert "A 8 at T = 40" in panel._status.text and "handwritten 8" in panel._image.value
+    assert "An 8 at T = 40" in panel._status.text and "handwritten 8" in panel._image.value
     assert few.validation.labels[panel.place(panel.setting())] == 8
     panel.alpha.value = 0.0
     assert panel.wait_idle(60)
