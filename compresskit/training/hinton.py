@@ -536,7 +536,7 @@ def run(
 def _spread(values: Sequence[int]) -> str:
     if not values:
         return "not run yet"
-    return f"{np.median(values):g} ({min(values):,} to {max(values):,}), {len(values)}"
+    return f"{np.median(values):,.6g} ({min(values):,} to {max(values):,}), {len(values)}"
 
 
 def _file_name(row: Row) -> str:

@@ -184,7 +184,7 @@ class ChooseRank(StatusPanel):
         able = [each.name for each in self.checkpoint.layers if each.op in ("FULLY_CONNECTED", "CONV_2D")]
         largest = max(able, key=lambda name: self.weights[name].size)
         self.layer = list_of("Layer", [(name, name) for name in able], largest, "ck-layer")
-        self.rank = slider_of("Rank", [("1", 1)], 1, "ck-rank")
+        self.rank, self._offering = slider_of("Rank", [("1", 1)], 1, "ck-rank"), False
         self._offer_ranks(largest)
         self.status = Status()
         self.table = ipywidgets.HTML()
@@ -205,15 +205,20 @@ class ChooseRank(StatusPanel):
         edge = break_even_rank(m, n)
         offered = sorted({rank for rank in RANKS if rank < min(m, n)} | {min(m, n)} | ({edge} if edge else set()))
         start = min(offered, key=lambda rank: abs(math.log(rank / max(1, edge / 6))))
-        self.rank.options = [(str(rank), rank) for rank in offered]
-        self.rank.value = start
+        self._offering = True  # new options put the slider at the first of them, which nobody asked for
+        try:
+            self.rank.options = [(str(rank), rank) for rank in offered]
+            self.rank.value = start
+        finally:
+            self._offering = False
 
     def _on_layer(self, _change: Any) -> None:
         self._offer_ranks(str(self.layer.value))
         self._live.submit(self.setting)
 
     def _on_rank(self, _change: Any) -> None:
-        self._live.submit(self.setting)
+        if not self._offering:
+            self._live.submit(self.setting)
 
     def _on_result(self, outcome: Outcome[Setting, Measured]) -> None:
         setting, measured = outcome.setting, outcome.value

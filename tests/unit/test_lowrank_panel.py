@@ -59,8 +59,11 @@ def test_the_panel_follows_its_controls(digits):
         assert [note["text"] for note in drawn["layout"]["annotations"]] == [f"break-even: {edge}"]
         slide(panel.rank, len(ranks) - 1)
         assert panel.wait_idle(120) and "times as many weights" in panel.status.text
+        asked, submit = [], panel._live.submit
+        panel._live.submit = lambda setting: (asked.append(setting.rank), submit(setting))
         slide(panel.layer, 2)
         assert panel.wait_idle(120) and panel.setting.layer == "head"
+        assert set(asked) == {panel.rank.value}, "no file is made for a rank that the slider passes by itself"
         assert panel.rank.options[-1][1] == 10 and "<td>weights</td>" in panel.table.value
         assert panel._picture().png().startswith(b"\x89PNG") and "misreads" in panel._picture().title
         assert repr(panel) == f"Low rank of lenet_300_100: head with rank {panel.rank.value}"
