@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Sequence
 
 from compresskit.pruning.patterns import parse_pattern
@@ -11,11 +12,13 @@ from compresskit.widgets.origin import Source
 from compresskit.widgets.points import Setting
 from compresskit.zoo import manifest
 
+_MOST_LETTERS = 60
+_TRAININGS = ("distill", "fine_tune", "train_pruned", "train_quantized")
+
 
 def file_name(model: str, setting: Setting) -> str:
     """Name a file after what was done: ``digit_reader_zero60_w8a8.tflite``."""
-    name = "".join(each if each.isalnum() or each in "-_" else "_" for each in model)
-    name += f"_{setting.model.replace(' ', '_')}" if setting.model else ""
+    name = _plain(model) + (f"_{_plain(setting.model)}" if setting.model else "")
     fixed = parse_pattern(setting.pattern).sparsity is not None
     kind = "zero" if setting.pattern == "unstructured" else f"{setting.pattern.replace(':', 'of').replace(' ', '')}"
     zero = "" if not setting.prunes() else f"_{kind}" if fixed else f"_{kind}{100 * setting.sparsity:.0f}"
@@ -24,6 +27,11 @@ def file_name(model: str, setting: Setting) -> str:
     shared = "".join(f"_{step.method}{step.count}{'c' * (step.granularity == 'channel')}" for step in setting.shares())
     bits = f"_w{setting.weights}a{setting.activations}" if min(setting.weights, setting.activations) < 32 else ""
     return f"{name}{cut}{zero}{shared}{bits or '_float'}.tflite"
+
+
+def _plain(name: str) -> str:
+    """Leave what every system takes in a file's name, and not more of it than there is room for."""
+    return "".join(each if each.isalnum() or each in "-_" else "_" for each in name)[:_MOST_LETTERS]
 
 
 def python_of(source: Source, recipe: Recipe, name: str, training: Sequence[str] = ()) -> str:
@@ -66,3 +74,42 @@ def code_of(training: Training, original: Source) -> tuple[str, ...]:
         )
     line = f"model = train_pruned(model, [{steps}], digits, {settings}).checkpoint"
     return ("from compresskit.training.prune import train_pruned", line)
+
+
+def check_code(lines: Sequence[str]) -> None:
+    """Hold lines that were kept on disk against the form of those that `code_of` writes: they go into programs.
+
+    Raises
+    ------
+    ValueError
+        If a line does something else than train ``model`` with the functions of this package.
+    """
+    for line in lines:
+        try:
+            (made,) = ast.parse(line).body
+        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+            raise ValueError(f"code is no line of a training: {line[:80]!r}") from error
+        if not (_imports_training(made) or _trains(made)):
+            raise ValueError(f"code is no line of a training: {line[:80]!r}")
+
+
+def _imports_training(line: ast.stmt) -> bool:
+    return (
+        isinstance(line, ast.ImportFrom)
+        and (line.module or "").startswith("compresskit.training.")
+        and all(each.name in _TRAININGS and each.asname is None for each in line.names)
+    )
+
+
+def _trains(line: ast.stmt) -> bool:
+    """Tell ``model = train_pruned(model, [ck.Prune(0.5)], digits, epochs=2).checkpoint`` from anything else."""
+    if not (isinstance(line, ast.Assign) and [ast.unparse(each) for each in line.targets] == ["model"]):
+        return False
+    data = (ast.Constant, ast.List, ast.Tuple, ast.Dict, ast.keyword, ast.UnaryOp, ast.unaryop, ast.expr_context)
+    return all(
+        isinstance(each, data)
+        or (isinstance(each, ast.Name) and each.id in (*_TRAININGS, "ck", "model", "digits"))
+        or (isinstance(each, ast.Attribute) and (each.attr == "checkpoint" or ast.unparse(each.value) == "ck"))
+        or (isinstance(each, ast.Call) and isinstance(each.func, (ast.Name, ast.Attribute)))
+        for each in ast.walk(line.value)
+    )

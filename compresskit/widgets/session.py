@@ -19,8 +19,9 @@ from typing import Any
 
 from compresskit.atomic import write_atomically
 from compresskit.data import Split
+from compresskit.widgets.programs import check_code
 from compresskit.widgets.visits import Visit, from_plain, to_plain
-from compresskit.zoo import Checkpoint
+from compresskit.zoo import Checkpoint, load_model
 
 _VERSION = 1
 
@@ -44,7 +45,7 @@ class Session:
     folder : Path
         Where it is.
     damaged : tuple of str
-        Names of files in `points` that could not be read; they are left where they are.
+        Names of files in `points` and `models` that could not be read; they are left where they are.
 
     Raises
     ------
@@ -84,31 +85,35 @@ class Session:
             try:
                 plain = json.loads(path.read_bytes())
                 found.append((int(plain["order"]), from_plain(plain)))
-            except (OSError, ValueError, KeyError, TypeError):
+            except (OSError, ValueError, KeyError, TypeError, RecursionError):
                 damaged.append(path.name)
-        self.damaged = tuple(damaged)
+        self.damaged = tuple(dict.fromkeys((*self.damaged, *damaged)))
         return tuple(visit for _, visit in sorted(found, key=lambda pair: pair[0]))
 
     def models(self) -> dict[str, tuple[Checkpoint, tuple[str, ...]]]:
-        """Read the models that were trained: label to checkpoint and the lines of Python that made it."""
-        found = {}
+        """Read the models that were trained: label to checkpoint and the lines of Python that made it.
+
+        Each file is first read and run in a process of its own, as one from elsewhere is.
+        """
+        found, damaged = [], []
         for path in sorted((self.folder / "models").glob("*.json")):
-            about = json.loads(path.read_bytes())
-            keras = path.with_suffix(".keras")
-            made = Checkpoint(
-                about["name"],
-                path.with_suffix(".tflite").read_bytes(),
-                keras.read_bytes() if keras.is_file() else None,
-            )
-            found[str(about["label"])] = (about["order"], made, tuple(about["code"]))
-        ordered = sorted(found.items(), key=lambda pair: int(pair[1][0]))
-        return {label: (made, code) for label, (_, made, code) in ordered}
+            try:
+                about = json.loads(path.read_bytes())
+                read = load_model(path.with_suffix(".tflite"))
+                code = tuple(map(str, about["code"]))
+                check_code(code)
+                made = Checkpoint(str(about["name"]), read.tflite, read.keras)
+                found.append((int(about["order"]), str(about["label"]), made, code))
+            except (OSError, ValueError, KeyError, TypeError, RecursionError):
+                damaged.append(path.name)
+        self.damaged = tuple(dict.fromkeys((*self.damaged, *damaged)))
+        return {label: (made, code) for _, label, made, code in sorted(found, key=lambda each: each[0])}
 
     def standing(self) -> Mapping[str, Any]:
         """Read where the controls stood; empty if that was not kept, or cannot be read."""
         try:
             plain = json.loads((self.folder / "standing.json").read_bytes())
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return {}
         return plain if isinstance(plain, dict) else {}
 
@@ -158,7 +163,8 @@ class Session:
         self._writer.shutdown(wait=True)
 
     def _keep(self, visit: Visit, tflite: bytes) -> None:
-        if not self._file(visit.digest).exists():
+        path = self._file(visit.digest)
+        if not path.is_file() or path.read_bytes() != tflite:  # somebody may have altered it
             _write(self._file(visit.digest), tflite)
         self._keep_point(visit)
 
@@ -205,7 +211,7 @@ def _check(path: Path, about: Mapping[str, Any]) -> None:
     try:
         found = json.loads(path.read_bytes())
         version = int(found["version"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"session: {path} cannot be read ({type(error).__name__}); choose another folder") from error
     if version > _VERSION:
         raise ValueError(f"session: {path} is of version {version}, newer than this program ({_VERSION}); update it")

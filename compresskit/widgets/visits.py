@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -10,6 +12,9 @@ from typing import Any
 from compresskit.recipe import Recipe
 from compresskit.widgets.points import Setting
 from compresskit.widgets.views import Mark, kilobytes, percent
+
+_MOST_LETTERS = 20_000
+"""Of a name and a note together; more comes from no hand."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +89,7 @@ def from_plain(plain: Mapping[str, Any]) -> Visit:
     """
     try:
         low, high = plain["interval"]
-        return Visit(
+        visit = Visit(
             setting_from_plain(plain["setting"]),
             Recipe.from_json(plain["recipe"]),
             int(plain["size"]),
@@ -97,13 +102,34 @@ def from_plain(plain: Mapping[str, Any]) -> Visit:
             str(plain.get("name", "")),  # points that were kept before they could be named have none
             str(plain.get("note", "")),
         )
-    except (AttributeError, KeyError, TypeError) as error:
+        _check(visit)
+    except (AttributeError, KeyError, TypeError, OverflowError) as error:
         raise ValueError(f"this is no point of a workbench ({type(error).__name__}: {error})") from error
+    return visit
+
+
+def _check(visit: Visit) -> None:
+    """Refuse figures that no file has: a session may come from elsewhere."""
+    low, high = visit.interval
+    for said, holds in (
+        ("size", 0 < visit.size < 2**40),
+        ("n", 0 < visit.n < 2**40),
+        ("accuracy", 0 <= low <= visit.accuracy <= high <= 1),
+        ("measured", all(math.isfinite(place) for place in visit.measured.values())),
+        ("digest", re.fullmatch("([0-9a-f]{64})?", visit.digest)),
+        ("name", len(visit.name) + len(visit.note) < _MOST_LETTERS),
+        ("recipe", visit.setting.recipe() == visit.recipe),
+    ):
+        if not holds:
+            raise ValueError(f"this is no point of a workbench: {said} cannot be {str(getattr(visit, said))[:80]}")
 
 
 def setting_from_plain(plain: Mapping[str, Any]) -> Setting:
     """Make the setting that `dataclasses.asdict` was given; TypeError or AttributeError if it is none."""
-    return Setting(**{name: _tuples(value) for name, value in plain.items()})
+    made = Setting(**{name: _tuples(value) for name, value in plain.items()})
+    with contextlib.suppress(ValueError):  # controls may stand where no recipe is
+        made.recipe()
+    return made
 
 
 def _tuples(value: Any) -> Any:

@@ -181,10 +181,15 @@ class Workbench(Panel):
         for label, (checkpoint, code) in self._session.models().items():
             self.models[label] = Model(checkpoint, code)
         self._list_models()
-        for visit in self._session.visits():
-            if visit.setting.model in self.models:
-                self._visits[_place(visit.setting)] = visit
+        visits = self._session.visits()
+        known = [visit for visit in visits if visit.setting.model in self.models]
+        self._visits.update((_place(visit.setting), visit) for visit in known)
         self._list_visits()
+        lost = len(visits) - len(known)
+        left = [*([f"points of a model that is not here ({lost})"] if lost else []), *self._session.damaged]
+        if left:
+            told = f"Left out, since they cannot be read: {', '.join(left[:3])}{' and others' * (len(left) > 3)}"
+            self._not_kept(f"{told}. They stay where they are, in {self._session.folder}.")
         self._stand(self._session.standing(), stand_there)
 
     def _stand(self, plain: Mapping[str, Any], stand_there: bool) -> None:

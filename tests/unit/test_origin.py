@@ -19,7 +19,7 @@ from compresskit.litert.stamp import read_stamp, strip
 from compresskit.widgets.jobs import Training
 from compresskit.widgets.origin import Origin, Source, is_mnist
 from compresskit.widgets.points import Setting
-from compresskit.widgets.programs import code_of, python_of
+from compresskit.widgets.programs import check_code, code_of, python_of
 from compresskit.widgets.workbench import Workbench
 
 PATIENCE = 120.0
@@ -185,3 +185,15 @@ def test_a_teacher_of_ones_own_is_the_original():
     ):
         code = code_of(Training("distill", settings=settings, teacher=teacher), source)
         assert line in code[1] and "epochs=2, temperature=6.0, alpha=0.5" in code[1]
+        check_code(code)
+
+
+def test_every_training_is_told_in_lines_that_a_session_takes_back():
+    source = Source("ck.load_model('lenet5')")
+    steps = (ck.Prune(0.5, layers=("conv1",)), ck.Quantize(4, 8, layers={"head": {"weights": 8}}))
+    for training in (
+        Training("fine-tune", settings={"epochs": 2, "learning_rate": 1e-3}),
+        Training("fine-tune", ck.Recipe(steps[0]), {"epochs": 2}),
+        Training("quantize", ck.Recipe(steps[1]), {"epochs": 2}),
+    ):
+        check_code(code_of(training, source))

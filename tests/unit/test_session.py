@@ -19,8 +19,10 @@ from nbclient import NotebookClient
 
 import compresskit as ck
 from compresskit.data import Split
+from compresskit.recipe import Recipe
 from compresskit.widgets import export
 from compresskit.widgets.points import Setting
+from compresskit.widgets.programs import check_code
 from compresskit.widgets.session import Session
 from compresskit.widgets.views import Mark
 from compresskit.widgets.visits import Visit, from_plain, to_plain
@@ -88,6 +90,68 @@ def test_a_point_comes_back_from_json_as_it_was(setting, name, note):
 def test_what_is_no_point_is_refused(plain):
     with pytest.raises(ValueError, match="no point of a workbench"):
         from_plain(plain)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"size": -5}, {"size": 10**400}, {"n": 0}, {"accuracy": float("nan")}, {"accuracy": 5.0, "interval": [5, 6]},
+        {"measured": {"file": float("inf")}}, {"digest": "../../../x"}, {"name": "x" * 30_000},
+        {"recipe": Recipe().to_json()},
+    ],
+    ids=lambda change: next(iter(change)),
+)  # fmt: skip
+def test_figures_that_no_file_has_are_refused(change):
+    plain = to_plain(visit_of(Setting(0.5)))
+    with pytest.raises(ValueError, match="no point of a workbench"):
+        from_plain({**plain, **change})
+
+
+@pytest.mark.parametrize("change", [{"sparsity": "half"}, {"weights": [1, 2]}, {"layers": 5}, {"evil": 1}])
+def test_settings_of_other_kinds_are_refused(change):
+    plain = to_plain(visit_of(Setting(0.5)))
+    with pytest.raises(ValueError, match="no point of a workbench"):
+        from_plain({**plain, "setting": {**plain["setting"], **change}})
+
+
+def test_a_session_from_elsewhere_opens_without_what_is_damaged_in_it(model, data, tmp_path, make):
+    session = Session(tmp_path / "mine", model, data, pytest.fail)
+    for name in ("good", "cut", "gone", "junk", "program"):
+        code = "model = fine_tune(model, digits, epochs=2).checkpoint"
+        session.keep_model(name, model, ("import os" if name == "program" else code,))
+    session.close()
+    models, points = tmp_path / "mine" / "models", tmp_path / "mine" / "points"
+    (models / "002.json").write_text('{"label": "cu')
+    (models / "003.tflite").unlink()
+    (models / "004.tflite").write_bytes(b"\0\0\0\0TFL3" + bytes(50))
+    points.mkdir(exist_ok=True)
+    (points / "deep.json").write_text("[" * 100_000 + "]" * 100_000)
+    bench = make(tmp_path / "mine")
+    assert bench.wait_idle(PATIENCE) and list(bench.models) == ["", "good"]
+    assert bench._session.damaged == ("002.json", "003.json", "004.json", "005.json", "deep.json")
+    assert "cannot be read: 002.json, 003.json, 004.json and others" in bench._kept_note.value
+    lost = visit_of(Setting(0.5, model="junk"))
+    session = Session(tmp_path / "mine", model, data, pytest.fail)
+    session.keep(lost, b"its file")
+    altered = session.folder / "files" / f"{lost.digest}.tflite"
+    session.close()
+    altered.write_bytes(b"another")
+    session = Session(tmp_path / "mine", model, data, pytest.fail)
+    session.keep(lost, b"its file")
+    session.close()
+    assert altered.read_bytes() == b"its file"
+    assert "points of a model that is not here (1), 002.json" in make(tmp_path / "mine")._kept_note.value
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["import os", "model = fine_tune(__import__('os')).checkpoint", "model = open('x').checkpoint", "x = 3; y = 4", "(",
+     "from os import system", "model = fine_tune(model, digits.__class__).checkpoint", "model = [i for i in digits]",
+     "from compresskit.training.fit import os"],
+)  # fmt: skip
+def test_lines_that_are_no_training_are_refused(line):
+    with pytest.raises(ValueError, match="no line of a training"):
+        check_code([line])
 
 
 def test_points_are_there_again_tomorrow(make, tmp_path):
