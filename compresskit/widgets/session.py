@@ -66,6 +66,19 @@ class Session:
             "digits": len(test),
             "digits_sha256": test.fingerprint,
         }
+        try:
+            self._open(about)
+        except OSError as error:
+            raise ValueError(
+                f"session: {self.folder} cannot be used ({error.strerror}); choose another folder"
+            ) from error
+        self._standing: Callable[[], Mapping[str, Any]] | None = None
+        self._handing = threading.Lock()
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="compresskit-session")
+        self._count = len(list((self.folder / "points").glob("*.json")))
+
+    def _open(self, about: Mapping[str, Any]) -> None:
+        """Begin, or go on with what is there if it belongs to the same."""
         path = self.folder / "session.json"
         if path.exists():
             _check(path, about)
@@ -73,10 +86,6 @@ class Session:
             raise ValueError(f"session: {self.folder} holds other files and no session.json; choose an empty folder")
         else:
             _write(path, json.dumps(about, indent=1).encode())
-        self._standing: Callable[[], Mapping[str, Any]] | None = None
-        self._handing = threading.Lock()
-        self._writer = ThreadPoolExecutor(1, thread_name_prefix="compresskit-session")
-        self._count = len(list((self.folder / "points").glob("*.json")))
 
     def visits(self) -> tuple[Visit, ...]:
         """Read the points, in the order in which they were first visited."""

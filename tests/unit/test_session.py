@@ -293,6 +293,13 @@ def test_a_session_of_something_else_is_refused(model, data, tmp_path, digits):
     (tmp_path / "mine" / "session.json").write_text("{")
     with pytest.raises(ValueError, match="cannot be read"):
         Session(tmp_path / "mine", model, data, pytest.fail)
+    for folder in (
+        tmp_path / ("x" * 300),
+        tmp_path / "mine" / "session.json",
+        tmp_path / "mine" / "session.json" / "x",
+    ):
+        with pytest.raises(ValueError, match=r"session: .* cannot be used \(.*choose another folder"):
+            Session(folder, model, data, pytest.fail)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "letter.txt").write_text("dear")
     with pytest.raises(ValueError, match="choose an empty folder"):
