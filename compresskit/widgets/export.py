@@ -40,7 +40,7 @@ def points_csv(original: Mark, visits: Sequence[Visit]) -> str:
     -------
     str
         CSV with a line of names. Sizes in bytes; accuracy and its interval as fractions; what was not measured is
-        empty; the recipe as JSON.
+        empty; the recipe as JSON. Words that a spreadsheet would compute begin with an apostrophe.
     """
     written = io.StringIO()
     table = csv.DictWriter(written, _COLUMNS, restval="", lineterminator="\n")
@@ -50,9 +50,9 @@ def points_csv(original: Mark, visits: Sequence[Visit]) -> str:
     for visit in visits:
         table.writerow(
             {
-                "what": visit.setting.describe(),
-                "name": visit.name,
-                "note": visit.note,
+                "what": _as_words(visit.setting.describe()),
+                "name": _as_words(visit.name),
+                "note": _as_words(visit.note),
                 **_scored(visit, visit.interval),
                 **_measured(visit.measured),
                 "sha256": visit.digest,
@@ -60,6 +60,12 @@ def points_csv(original: Mark, visits: Sequence[Visit]) -> str:
             }
         )
     return written.getvalue()
+
+
+def _as_words(text: str) -> str:
+    """Keep a spreadsheet from taking a name for a formula, and a line's end for that of a row."""
+    plain = "\n".join(text.replace("\0", "").splitlines())
+    return f"'{plain}" if plain.lstrip().startswith(("=", "+", "-", "@")) else plain
 
 
 def _scored(point: Mark | Visit, interval: tuple[float, float]) -> dict[str, object]:

@@ -13,7 +13,7 @@ from html.parser import HTMLParser
 import nbformat
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from nbclient import NotebookClient
 
@@ -347,6 +347,19 @@ def test_the_table_holds_every_point():
     assert rows[1]["deflated_bytes"] == ""
     assert (rows[1]["name"], rows[1]["note"]) == ("for the watch", "two\nlines, with a comma")
     assert (rows[1]["activation_bytes"], rows[1]["loss"], rows[0]["loss"]) == ("1500", "0.25", "")
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.text(st.characters(exclude_categories=["Cs"]), max_size=20))
+@example("=cmd|' /C calc'!A0")
+@example("\r\n=2")
+@example("a\rb")
+def test_no_name_breaks_the_table_or_is_computed_by_a_spreadsheet(name):
+    visits = (visit_of(Setting(0.3), name=name, note=name), visit_of(Setting(0.5)))
+    rows = list(csv.DictReader(io.StringIO(export.points_csv(ORIGINAL, visits))))
+    assert len(rows) == 3 and int(rows[1]["bytes"]) == 1000
+    assert not rows[1]["name"].lstrip().startswith(("=", "+", "-", "@"))
+    assert "".join(rows[1]["note"].split()).endswith("".join(name.replace("\0", "").split()))
 
 
 @settings(max_examples=100, deadline=None)
