@@ -6,6 +6,7 @@ LiteRT lets go of the interpreter lock while it computes, so two threads keep tw
 from __future__ import annotations
 
 import functools
+import math
 import os
 import threading
 import time
@@ -182,7 +183,7 @@ def encode(images: NDArray[Any], form: TensorForm) -> NDArray[Any]:
     ValueError
         If an example has another number of values than the input.
     """
-    if int(np.prod(images.shape[1:])) != int(np.prod(form.shape)):
+    if math.prod(images.shape[1:]) != math.prod(form.shape):
         raise ValueError(
             f"images: each has the shape {images.shape[1:]}, but the model reads {form.shape}; resize them first"
         )
