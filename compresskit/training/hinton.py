@@ -384,7 +384,15 @@ def ship_teacher(folder: Path, path: Path = SHIPPED_TEACHER) -> None:
 
 
 def shipped_teacher(path: Path = SHIPPED_TEACHER) -> Checkpoint:
-    """Read the large net as it comes with the course. It can be run and asked, not made smaller again."""
+    """Read the large net as it comes with the course. It can be run and asked, not made smaller again.
+
+    Raises
+    ------
+    FileNotFoundError
+        If it is not there; the sentence says how it is got.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"{path.name}, the large net of 2015, is not in {path.parent}; get the course again")
     return Checkpoint(TEACHER, path.read_bytes())
 
 

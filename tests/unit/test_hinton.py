@@ -106,6 +106,11 @@ def test_the_shipped_teacher_reads_as_well_as_the_table_says(digits):
     assert abs(ck.evaluate(teacher, digits.test).errors - table_says) <= 5, "8 bits change little"
 
 
+def test_a_large_net_that_is_missing_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"^hinton_teacher\.tflite, the large net of 2015, is not in .*again$"):
+        hinton.shipped_teacher(tmp_path / "hinton_teacher.tflite")
+
+
 @pytest.mark.parametrize("name", ["small net distilled, T = 20", "small net distilled on jittered digits"])
 def test_the_small_net_distilled_reaches_the_paper_s_74(name):
     found = [each.errors for each in load_results() if each.row == name]
