@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import shutil
 import sys
 import threading
 from collections.abc import Callable, Mapping
@@ -32,16 +34,21 @@ Outcome = tuple[Checkpoint, dict[str, Any]]
 def main(arguments: list[str] | None = None) -> int:
     """Run the program; see the head of this module."""
     (folder,) = sys.argv[1:] if arguments is None else arguments
-    cancel, lines = threading.Event(), sys.stdout
+    cancel, lines, parent = threading.Event(), sys.stdout, os.getppid()
     threading.Thread(target=_listen, args=(sys.stdin, cancel), daemon=True).start()
     try:
         with contextlib.redirect_stdout(sys.stderr):  # TensorFlow and Keras are talkative
             done = carry_out(Path(folder), lambda progress: _write(lines, {"progress": asdict(progress)}), cancel)
+        _write(lines, {"done": done})
     except Exception as error:  # whatever it is, the live half gets a sentence
         message = str(error) if isinstance(error, ValueError | ArithmeticError) else f"{type(error).__name__}: {error}"
-        _write(lines, {"error": " ".join(message.split())})
+        with contextlib.suppress(BrokenPipeError):
+            _write(lines, {"error": " ".join(message.split())})
         return 1
-    _write(lines, {"done": done})
+    finally:
+        if os.getppid() != parent and Path(folder).name.startswith("compresskit-job-"):
+            # The kernel was killed, and nobody else takes its folder away.
+            shutil.rmtree(folder, ignore_errors=True)
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from dataclasses import replace
 import pytest
 
 import compresskit as ck
+from compresskit.training import job
 from compresskit.widgets import jobs
 from compresskit.widgets.jobs import Job, Training
 
@@ -111,6 +113,19 @@ def test_a_training_does_not_outlive_the_panel(told, few, monkeypatch):
         assert job.busy
     job.close()
     assert job.wait(PATIENCE) and not ends
+
+
+@pytest.mark.parametrize("killed", [True, False])
+@pytest.mark.parametrize("name", ["compresskit-job-x", "my_own_folder"])
+def test_the_folder_of_a_killed_kernel_is_taken_away(killed, name, tmp_path, monkeypatch, capsys):
+    folder = tmp_path / name
+    folder.mkdir()
+    (folder / "request.json").write_text('{"kind": "none such"}')
+    parents = iter([7, 1 if killed else 7])
+    monkeypatch.setattr(job.os, "getppid", lambda: next(parents))
+    monkeypatch.setattr(job.sys, "stdin", io.StringIO())
+    assert job.main([str(folder)]) == 1 and "kind is 'none such'" in capsys.readouterr().out
+    assert folder.exists() == (not killed or name == "my_own_folder")
 
 
 def test_progress_counts_over_all_epochs():
