@@ -294,7 +294,7 @@ def _explain(
     """Put into words, and into a picture, what is wrong with a function."""
     first = wrong[0]
     lines = [f"For {_called(task, cases[first])} {_came(answers[first], expected[first])}"]
-    hint = _recognised(task, cases, answers) or _about_all(answers, expected)
+    hint = _recognised(task, cases, answers) or _about_all(answers, expected) or _nearly(task, cases, answers, wrong)
     if hint:
         lines.append(hint)
     if len(wrong) < len(cases):
@@ -310,6 +310,21 @@ def _recognised(task: Exercise, cases: list[Case], answers: list[Any]) -> str:
         ):
             return mistake.hint
     return ""
+
+
+def _nearly(task: Exercise, cases: list[Case], answers: list[Any], wrong: list[int]) -> str:
+    """Name the known mistake behind most of the wrong answers: it often comes with a second one, in an edge case."""
+    alike, hint = 0, ""
+    for mistake in task.mistakes:
+        found = sum(
+            not isinstance(answers[i], _Raised)
+            and _agrees(answers[i], _call(mistake.answer, copy.deepcopy(cases[i])), task.tolerance)
+            for i in wrong
+        )
+        if found > alike:
+            alike, hint = found, mistake.hint
+    enough = alike >= 3 and 3 * alike >= 2 * len(wrong)  # fewer may be chance
+    return f"{alike} of the {len(wrong)} wrong answers look like this: {hint}" if enough else ""
 
 
 def _agrees(answer: Any, other: Any, tolerance: float) -> bool:

@@ -62,6 +62,10 @@ def _negated(low: float, high: float, bits: int) -> tuple[float, int]:
     return scale, -zero_point
 
 
+def _symmetric(low: float, high: float, bits: int) -> tuple[float, int]:
+    return max(abs(low), abs(high)) / (2 ** (bits - 1) - 1), 0
+
+
 def _inverse(low: float, high: float, bits: int) -> tuple[float, int]:
     scale, zero_point = scale_and_zero_point(low, high, bits)
     return 1 / scale, zero_point
@@ -85,6 +89,11 @@ SCALE = Exercise(
         Mistake(_truncated, "`int` cuts off; the nearest integer is wanted: `round`."),
         Mistake(_signed, "That is the zero point of a signed grid (-128 to 127). Here the integers begin at 0."),
         Mistake(_negated, "The sign is turned round: `low` is at integer 0, so 0 is -low / scale steps above it."),
+        Mistake(
+            _symmetric,
+            "That is a symmetric grid, as far down as up. Here it begins at `low` and ends at `high`, and "
+            "the integers are unsigned.",
+        ),
         Mistake(_inverse, "That is steps a unit; the scale is units a step, the width of one gap."),
         Mistake(lambda low, high, bits: scale_and_zero_point(low, high, bits)[0], "Where is the zero point?"),
         Mistake(
@@ -180,8 +189,16 @@ QUANTIZE = Exercise(
             "The clipping comes last: after the zero point is added, values may lie beyond the end again.",
         ),
         Mistake(
+            lambda x, scale, zero_point, lowest, highest: np.clip(np.round(x / scale), lowest, highest),
+            "The zero point is missing: the real number 0 becomes the integer `zero_point`.",
+        ),
+        Mistake(
             lambda x, scale, zero_point, lowest, highest: np.clip(x / scale + zero_point, lowest, highest),
             "These are no integers yet: round.",
+        ),
+        Mistake(
+            lambda x, scale, zero_point, lowest, highest: np.clip(x / scale + zero_point, lowest, highest).astype(int),
+            "`astype(int)` cuts off: round first.",
         ),
     ),
     praise="Round, add, clip: in this order, and every converter does the same.",
@@ -305,6 +322,11 @@ def _least_first(weights: Any) -> tuple[Any, float, int]:
     return np.round((np.asarray(weights) - low) / scale), scale, 0
 
 
+def _stored_symmetric(weights: Any) -> tuple[Any, float, int]:
+    scale = float(np.abs(weights).max()) / 127
+    return np.clip(np.round(np.asarray(weights) / scale), -127, 127), scale, 0
+
+
 def _matrices(rng: np.random.Generator) -> Iterator[Case]:
     # No value lies half way between two levels: there the last bit of the scale decides, and no answer is wrong.
     yield (np.array([[1.0, 2.0], [3.0, 4.3]]),)
@@ -330,6 +352,10 @@ STORE = Exercise(
             _least_first,
             "The smallest weight is at integer 0, but then the real 0 is at -low / scale. That is the zero point, and "
             "it must be an integer of the grid: widen the range to contain 0, and round.",
+        ),
+        Mistake(
+            _stored_symmetric,
+            "That is the symmetric grid of signed integers, -127 to 127. Unsigned ones, 0 to 255, are asked for.",
         ),
         Mistake(
             lambda weights: (store(weights)[0] + 0.3, *store(weights)[1:]),
@@ -380,6 +406,10 @@ BINARY = Exercise(
         Mistake(
             lambda weights: np.mean(weights) * np.where(np.asarray(weights) >= 0, 1.0, -1.0),
             "In the mean of the weights, positive and negative ones cancel. Take the mean of their absolute values.",
+        ),
+        Mistake(
+            lambda weights: np.where(weights >= 0, weights[weights >= 0].mean(), weights[weights < 0].mean()),
+            "Those are two sizes, one for each sign. One `a` for both is asked for: the mean absolute value of all.",
         ),
         Mistake(
             lambda weights: np.median(np.abs(weights)) * np.where(np.asarray(weights) >= 0, 1.0, -1.0),

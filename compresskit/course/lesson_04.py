@@ -233,6 +233,10 @@ def _high(accumulator: Any, m: int) -> Any:
     return (accumulator.astype(np.int64) * m + 2**30) >> 31
 
 
+def _turned(accumulator: Any, m: int, shift: int, zero_point: int, lowest: int, highest: int) -> Any:
+    return np.clip((_high(accumulator, m) << -shift) + zero_point, lowest, highest)
+
+
 def _once(accumulator: Any, m: int, shift: int, zero_point: int, lowest: int, highest: int) -> Any:
     return np.clip(
         rounding_shift(accumulator.astype(np.int64) * m, 31 - shift) + zero_point, lowest, highest
@@ -283,6 +287,10 @@ REQUANTIZE = Exercise(
                 rounding_shift(_high(accumulator, m), -shift) - zero_point, lowest, highest
             ),
             "The zero point is added: on the output's grid the integer Z stands for 0.",
+        ),
+        Mistake(
+            _turned,
+            "The shift is turned round: it is 0 or negative here, and a negative one divides.",
         ),
         Mistake(
             _once,

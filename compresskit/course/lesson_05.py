@@ -107,6 +107,10 @@ BLOCKS = Exercise(
             "A scale has 16 bits, and those are 2 bytes.",
         ),
         Mistake(
+            lambda outputs, inputs, bits, block: outputs * inputs * bits // 8 + outputs * inputs // block * 16,
+            "A scale has 16 bits, not 16 bytes.",
+        ),
+        Mistake(
             lambda outputs, inputs, bits, block: outputs * inputs * bits + outputs * inputs // block * 16,
             "These are bits; eight of them make a byte.",
         ),

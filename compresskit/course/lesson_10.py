@@ -67,13 +67,13 @@ def rank_for_energy(values: Any, energy: float) -> int:
 
 
 def _spectra(rng: np.random.Generator) -> Iterator[Case]:
-    yield ([4.0, 2.0, 1.0], 0.7)
-    yield ([4.0, 2.0, 1.0], 0.9)
-    yield ([3.0, 3.0, 3.0, 3.0], 0.6)
-    yield ([5.0, 0.0, 0.0], 0.99)
+    yield (np.array([4.0, 2.0, 1.0]), 0.7)
+    yield (np.array([4.0, 2.0, 1.0]), 0.9)
+    yield (np.array([3.0, 3.0, 3.0, 3.0]), 0.6)
+    yield (np.array([5.0, 0.0, 0.0]), 0.99)
     for energy in (0.3, 0.8, 0.95):
         values = np.sort(rng.gamma(1.5, 1.0, 30))[::-1].round(3)
-        yield ([float(value) for value in values], energy)
+        yield (values, energy)
 
 
 def _sums(values: Any, energy: float) -> int:

@@ -197,6 +197,15 @@ def test_a_mistake_needs_cases_that_tell_it_apart():
     assert judge("double", task, lambda x: x * x).state == "right"
 
 
+def test_a_known_mistake_is_told_when_it_comes_with_another_one():
+    numbers = [(float(number),) for number in range(8)]
+    task = Exercise(double, cases=lambda rng: numbers, mistakes=(Mistake(lambda x: x * x, "that is the square"),))
+    told = judge("double", task, lambda x: x * x if x < 7 else -1.0).lines
+    assert "5 of the 6 wrong answers look like this: that is the square" in told
+    for answer in (lambda x: x * x if x in (0, 1, 2, 3, 4) else -1.0, lambda x: 1 / 0 if x else 0.0):
+        assert "square" not in str(judge("double", task, answer)), "two of six, or a traceback, may be chance"
+
+
 @pytest.mark.parametrize("lesson", LESSONS)
 def test_names_are_plain(lesson):
     module = importlib.import_module(f"compresskit.course.lesson_{lesson}")
