@@ -1,5 +1,7 @@
 // One promise a page: the first chart asks its kernel for plotly.js, all others wait for the same.
 const KEY = "__compresskit_plotly";
+const ENDS = ["pointerup", "pointercancel", "blur"];
+const AXIS = /^[xy]axis\d*$/;
 
 async function unpack(view) {
   const bytes = new Uint8Array(view.buffer, view.byteOffset, view.byteLength);
@@ -42,6 +44,20 @@ function plotly(model) {
   return shared.loaded;
 }
 
+// An axis that was zoomed stays so while the kernel gives it the same range; another range is news, and is shown.
+function followRanges(layout) {
+  for (const [name, axis] of Object.entries(layout))
+    if (AXIS.test(name) && axis.range) axis.uirevision = JSON.stringify(axis.range);
+  return layout;
+}
+
+// Plotly's own way back leads to the ranges that it drew first, where points that came later may not be.
+function backToGiven(layout) {
+  const axes = Object.entries(layout).filter(([name]) => AXIS.test(name));
+  return Object.fromEntries(axes.map(([name, { range }]) =>
+    range ? [name + ".range", [...range]] : [name + ".autorange", true]));
+}
+
 async function render({ model, el }) {
   el.classList.add("ck-chart");
   const size = () => { el.style.height = model.get("height") + "px"; };
@@ -62,27 +78,39 @@ async function render({ model, el }) {
     plot.textContent = "The plot could not be loaded: " + error.message;
     return;
   }
-  // Only one drawing at a time; while it runs, the newest state waits.
-  let drawing = false, again = false;
+  const reset = () => Plotly.relayout(plot, backToGiven(model.get("figure").layout));
+  const home = { name: "reset", title: "Reset axes", icon: Plotly.Icons.home, click: reset };
+  // Only one drawing at a time; while it runs, the newest state waits. So it does while a button is pressed on the
+  // plot: a click or a drag under which the plot is drawn anew is lost.
+  let drawing = false, again = false, pressed = false;
   const draw = async () => {
-    if (drawing) { again = true; return; }
+    if (drawing || pressed) { again = true; return; }
     drawing = true;
     try {
       do {
         again = false;
         if (closed) return;
         const { data, layout, config } = model.get("figure");
-        const all = { ...structuredClone(layout), autosize: true, height: model.get("height") };
-        await Plotly.react(plot, structuredClone(data), all, config);
+        const all = { ...followRanges(structuredClone(layout)), autosize: true, height: model.get("height") };
+        const modeBarButtons = [[...config.modeBarButtons, home, "toImage"]];
+        await Plotly.react(plot, structuredClone(data), all, { ...config, modeBarButtons });
         plot.dataset.drawn = String(1 + Number(plot.dataset.drawn || 0));
-      } while (again);
+      } while (again && !pressed);
     } finally {
       drawing = false;
     }
   };
+  const press = () => { pressed = true; };
+  const release = () => setTimeout(() => {
+    pressed = false;
+    if (again) draw();
+  });
+  plot.addEventListener("pointerdown", press, true);
+  for (const end of ENDS) window.addEventListener(end, release);
   const start = async () => {
     await draw();
     if (closed) return;
+    plot.on("plotly_doubleclick", reset);
     plot.on("plotly_click", (event) => {
       const point = event.points[0];
       const shift = Boolean(event.event?.shiftKey);
@@ -108,6 +136,7 @@ async function render({ model, el }) {
     model.off("change:figure", update);
     model.off("change:height", resize);
     model.off("change:label", name);
+    for (const end of ENDS) window.removeEventListener(end, release);
     // plotly answers a moving mouse 50 ms later, and needs the figure then, though it is off the page.
     setTimeout(() => Plotly.purge(plot), 1000);
   };

@@ -27,8 +27,8 @@ FONT: Final = 'system-ui, -apple-system, "Segoe UI", Helvetica, Arial, sans-seri
 CONFIG: Final[dict[str, Any]] = {
     "displaylogo": False,
     "displayModeBar": "hover",
-    "modeBarButtons": [["zoom2d", "pan2d", "resetScale2d", "toImage"]],
-    "doubleClick": "reset",
+    "modeBarButtons": ["zoom2d", "pan2d"],  # chart.js adds the way back and the picture
+    "doubleClick": False,
     "showTips": False,
 }
 

@@ -13,13 +13,13 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import nbformat
-from playwright.sync_api import Browser, ConsoleMessage, Error, Page, TimeoutError, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Error, Page, sync_playwright
 
 ROOT = Path(__file__).resolve().parents[2]
 SCREENSHOTS = ROOT / "build" / "screenshots"
@@ -260,43 +260,25 @@ class NotebookPage:
         """Wait until a JavaScript expression holds."""
         self.page.wait_for_function(script, arg=argument)
 
-    def _hover(self, x: float, y: float) -> bool:
-        """Bring the mouse to a point of a chart; tell whether plotly has seen it."""
+    def point_at(self, x: float, y: float) -> None:
+        """Bring the mouse to a point of a chart, and wait until plotly has seen it: from then on a click counts."""
         hovered = "[...document.querySelectorAll('.js-plotly-plot')].some((plot) => plot._hoverdata?.length)"
         self.page.mouse.move(1, 1)
         self.wait(f"() => !{hovered}")
         self.page.mouse.move(x - 2, y)
         self.page.mouse.move(x, y, steps=5)
-        try:
-            self.page.wait_for_function(f"() => {hovered}", timeout=3000)
-        except TimeoutError:
-            return False
-        return True
+        self.wait(f"() => {hovered}")
 
-    def point_at(self, x: float, y: float) -> None:
-        """Bring the mouse to a point of a chart until plotly has seen it; where it draws meanwhile, it has not."""
-        assert any(self._hover(x, y) for _ in range(10)), f"no point of a chart at {x}, {y}"
-
-    def click_point(self, place: Callable[[], Sequence[float]], expression: str, key: str = "") -> None:
-        """Click a point of a chart, a key held down, until a Python expression holds in the kernel.
-
-        A click that comes while the chart is drawn anew is lost on plotly; a person clicks again.
-        """
-        for _ in range(10):
-            if not self._hover(*place()):
-                continue
-            if key:
-                self.page.keyboard.down(key)
-            self.page.mouse.down()
-            self.page.mouse.up()
-            if key:
-                self.page.keyboard.up(key)
-            end = time.monotonic() + 5
-            while time.monotonic() < end:
-                if self.kernel(f"print(bool({expression}))") == "True\n":
-                    return
-                self.page.wait_for_timeout(50)
-        raise AssertionError(f"clicked ten times in vain for {expression}")
+    def click_point(self, x: float, y: float, key: str = "") -> None:
+        """Click a point of a chart once, as long as a person does, a key held down."""
+        self.point_at(x, y)
+        if key:
+            self.page.keyboard.down(key)
+        self.page.mouse.down()
+        self.page.wait_for_timeout(100)
+        self.page.mouse.up()
+        if key:
+            self.page.keyboard.up(key)
 
     def kernel(self, code: str) -> str:
         """Run code in the notebook's kernel, beside the notebook; gives what it printed. Raises what it raised.

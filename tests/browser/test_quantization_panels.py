@@ -69,7 +69,7 @@ def test_bits_are_set_by_a_button_and_by_a_bar(open_notebook, width):
     page.get_by_text("227,320 bytes").wait_for()
     bar = page.locator(".js-plotly-plot .barlayer .trace").nth(2).locator(".point").nth(2).bounding_box()
     x, y = bar["x"] + bar["width"] / 2, bar["y"] + 8  # near its top: on a logarithmic axis a bar has no bottom
-    notebook.click_point(lambda: (x, y), "dict(panel.choice.bits)['dense'] == 2")
+    notebook.click_point(x, y)
     notebook.wait("() => document.querySelector('.ck-bits-2 .mod-active').textContent.trim() === '2'")
     assert notebook.kernel(IDLE) == "True\n"
     page.locator(".ck-table").get_by_text("int2").wait_for()

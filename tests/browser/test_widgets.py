@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 
 import nbformat
 
@@ -61,21 +62,52 @@ def test_a_reloaded_page_shows_the_last_state(open_notebook):
     notebook.wait("() => document.querySelector('.js-plotly-plot')?.data?.[0]?.y?.[0] === 7")
 
 
-def test_a_click_reaches_python(open_notebook):
+def test_a_click_reaches_python_and_what_is_new_is_seen_whatever_was_zoomed(open_notebook):
     notebook = open_notebook([CHARTS])
     notebook.run_all()
     notebook.wait("() => document.querySelector('.js-plotly-plot')?.dataset.drawn")
+
+    def show(lowest, bottom):
+        notebook.kernel(
+            f"data = [dict(type='scatter', mode='markers', x=[1, 2, 3], y=[9, 8, {lowest}])]\n"
+            f"charts[0].show(figure(data, dict(xaxis=dict(range=[0, 4]), yaxis=dict(range=[{bottom}, 10]))))"
+        )
+
+    def shown(lowest):
+        notebook.wait("(y) => document.querySelector('.js-plotly-plot').data[0].y[2] === y", lowest)
+
+    def ranges(wanted):
+        notebook.wait(
+            "(wanted) => { const { xaxis, yaxis } = document.querySelector('.js-plotly-plot')._fullLayout;"
+            " return JSON.stringify([xaxis.range, yaxis.range]) === wanted; }",
+            json.dumps(wanted, separators=(",", ":")),
+        )
+
+    show(7, 6)
+    shown(7)
     box = notebook.page.evaluate(
         "() => { const b = document.querySelectorAll('.js-plotly-plot .point')[1].getBoundingClientRect();"
         " return [b.x + b.width / 2, b.y + b.height / 2]; }"
     )
-    notebook.point_at(*box)
-    notebook.page.mouse.click(*box)
-    for _ in range(100):
-        if notebook.kernel("print(clicks)").strip() == "[(0, 1)]":
-            break
-        notebook.page.wait_for_timeout(50)
-    assert notebook.kernel("print(clicks)").strip() == "[(0, 1)]"
+    notebook.click_point(*box)
+    notebook.until("clicks == [(0, 1)]")
+    show(5, 4)
+    shown(5)
+    area = notebook.page.locator(".js-plotly-plot .nsewdrag").first.bounding_box()
+    notebook.page.mouse.dblclick(area["x"] + 50, area["y"] + 10)  # plotly's own way back leads to what it drew first
+    show(2, 1)
+    ranges([[0, 4], [1, 10]])
+    notebook.page.mouse.down()
+    notebook.page.mouse.move(area["x"] + 200, area["y"] + area["height"] / 2, steps=5)
+    show(3, 1)
+    notebook.page.wait_for_timeout(200)
+    shown(2)  # what is new waits for the button: under it a drag would be lost
+    notebook.page.mouse.up()
+    shown(3)
+    notebook.wait("() => document.querySelector('.js-plotly-plot')._fullLayout.yaxis.range[0] > 3")
+    notebook.page.locator(".js-plotly-plot").first.hover()
+    notebook.page.locator(".modebar-btn[data-title='Reset axes']").first.click()
+    ranges([[0, 4], [1, 10]])
 
 
 PAD = """
