@@ -435,7 +435,7 @@ class Qat(Panel):
         ]
         layout = {
             "height": HEIGHT,
-            "margin": {"l": 66, "r": 16, "t": 34, "b": 46},
+            "margin": {"l": 66, "r": 16, "t": 50, "b": 46},  # two rows of the legend have room: the plot does not jump
             "xaxis": {"range": [1.7, 8.3], "dtick": 1, "title": {"text": "bits of a weight"}},
             "yaxis": {
                 "type": "log", "range": [2.05, math.log10(floor / 1.8)],
