@@ -85,8 +85,8 @@ def prune(tflite: bytes, steps: tuple[Prune, ...], sample: Split | None = None) 
     for step in (step for step in steps if step.pattern != "channel"):
         chosen = {name: weights[name] for name in step.layers or weights}
         masks = _masks(step, _scores(base, step, chosen, sample, weights))
-        # Not `array * mask`: a negative weight times 0 is -0.0, and two kinds of zeros take half as many bytes again.
-        weights.update({name: np.where(masks[name], array, np.float32(0)) for name, array in chosen.items()})
+        # A negative weight times 0 is -0.0, and two kinds of zeros take half as many bytes again: -0.0 + 0.0 is 0.0.
+        weights.update({name: array * masks[name] + np.float32(0) for name, array in chosen.items()})
         touched.update(chosen)
     return Pruned(base, {site.weights: weights[site.name] for site in layer_sites(base) if site.name in touched})
 
