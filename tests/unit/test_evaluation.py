@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from scipy.stats import binomtest
 import compresskit as ck
 from compresskit.data import Digits, Split
 from compresskit.evaluation import complete, cross_entropy, wilson_interval
+from compresskit.litert import runtime
 from compresskit.litert.runtime import TensorForm, encode, outputs
 
 
@@ -104,6 +107,23 @@ def test_batches_and_workers_change_nothing(
     tflite = (rounded if while_running else int8).tflite
     images = np.asarray(digits.test.images[:count])
     np.testing.assert_array_equal(outputs(tflite, images, workers=workers), outputs(tflite, images, workers=1))
+
+
+def test_what_stops_one_of_two_threads_is_an_error(
+    int8: ck.Compressed, digits: Digits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both_there = threading.Barrier(2, timeout=60)
+
+    class Failing(runtime.Session):
+        def __init__(self, *arguments: Any, **settings: Any) -> None:
+            both_there.wait()
+            if threading.current_thread().name.endswith("_1"):
+                raise RuntimeError("no memory")
+            super().__init__(*arguments, **settings)
+
+    monkeypatch.setattr(runtime, "Session", Failing)
+    with pytest.raises(RuntimeError, match="no memory"):
+        outputs(int8.tflite, np.asarray(digits.test.images[:100]), workers=2)
 
 
 @given(scale=st.floats(1e-4, 0.1) | st.just(1 / 255), zero=st.integers(-128, 127), kind=st.sampled_from("bB"))
