@@ -237,9 +237,11 @@ class Workbench(Panel):
             )
         classes = int(self.test.labels.max()) + 1
         if classes > self.checkpoint.classes:
+            from_one = classes == self.checkpoint.classes + 1 and self.test.labels.min() > 0
+            remedy = "count them from 0 (labels - 1)" if from_one else "give data of the model's own classes"
             raise ValueError(
                 f"data: there are labels up to {classes - 1}, but the model {self.checkpoint.name!r} tells only "
-                f"{self.checkpoint.classes} classes apart; give data of the model's own classes."
+                f"{self.checkpoint.classes} classes apart; {remedy}."
             )
 
     # -- what is computed, on the worker thread ----------------------------------------------------------------
@@ -303,6 +305,7 @@ class Workbench(Panel):
         self._controls, self._own_sparsities = self._says.fields, self._says.own_sparsities
         for control in (*self._controls.values(), *self._own_sparsities.values()):
             self._watch(control, self._on_control)
+        self._about = markup(self._title())
         self._status = Status()
         self._axis = list_of("From left to right", [(axis.name, key) for key, axis in AXES.items()], "file", "ck-axis")
         self._upward = choice_of("Upward", UPWARD, "accuracy", "ck-upward")
@@ -378,11 +381,11 @@ class Workbench(Panel):
                 self._histogram,
                 self._histogram_note,
             ],
-            [_heading("Digits that it misreads now"), self._strip_note, self._strip],
+            [_heading(f"{self.test.noun.capitalize()} that it misreads now"), self._strip_note, self._strip],
         ]
         buttons = [self._detail_button, self._compare_button, clear, reset]
         return [
-            classed(ipywidgets.HBox([markup(self._title()), self._undo.box]), "ck-head"),
+            classed(ipywidgets.HBox([self._about, self._undo.box]), "ck-head"),
             classed(ipywidgets.HBox([controls, plot]), "ck-row"),
             classed(
                 ipywidgets.HBox([classed(ipywidgets.VBox(card), "ck-card") for card in cards]), "ck-row", "ck-cards"
@@ -518,10 +521,22 @@ class Workbench(Panel):
         parameters = sum(layer.parameters for layer in self.checkpoint.layers)
         text = f"{self.checkpoint.name}: {parameters:,} parameters, {kilobytes(self.checkpoint.size)} as a float file"
         text += f". {self.test.notice}" if self.test.notice else ""
+        text += self._doubt()
         return (
             '<h3 class="ck-title">Workbench</h3>'
             f'<div class="ck-subtitle">{html.escape(text)}</div>'
         )  # fmt: skip
+
+    def _doubt(self) -> str:
+        """Say what may be wrong with a model, or with its data, that guesses; empty where it does better."""
+        score = self._references.get(True)
+        if score is None or score.accuracy > _guessed(self.test.labels):
+            return ""
+        range_given = "from 0 to 1, as is done with uint8" if self.test.images.dtype == np.uint8 else "as they are"
+        return (
+            f". The original itself reads only {percent(score.accuracy)} right, no more than guessing would. It is "
+            f"given the {self.test.noun} {range_given}: is that what it was trained on? Are the labels in its order, from 0?"
+        )
 
     # -- what the hand does ------------------------------------------------------------------------------------
 
@@ -902,6 +917,8 @@ class Workbench(Panel):
         self._visit(point)
         if self._known is not None and (point.exact or _place(point.setting) != _place(self._known.setting)):
             self._known = None
+        if point.exact and self._about.value != (told := self._title()):
+            self._about.value = told
         current = not outcome.outdated
         if current or self.point is None:
             self.point = point
@@ -1145,6 +1162,12 @@ def _heading(text: str, more: str = "") -> ipywidgets.HTML:
 
 def _note(text: str, kind: str = "ck-one-line") -> str:
     return f'<div class="ck-note {kind}">{html.escape(text)}</div>'
+
+
+def _guessed(labels: NDArray[Any]) -> float:
+    """Give the accuracy of always answering the most frequent class; 0 where there is but one."""
+    share = float(np.bincount(labels).max() / len(labels))
+    return share if share < 1 else 0.0
 
 
 def _time(outcome: Outcome[Setting, Point]) -> str:

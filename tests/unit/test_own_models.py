@@ -58,6 +58,7 @@ def test_the_workbench_opens_it(own):
     try:
         assert bench.wait_idle(120)
         assert bench.point is not None and bench._live.last_error is None
+        assert "guessing" not in bench._about.value
         before = ck.evaluate(bench.checkpoint, bench.test)
         assert before.accuracy == 1.0
         assert bench.point.score.accuracy > 0.6, "eight bits change little"
@@ -102,6 +103,18 @@ def test_fewer_examples_are_asked_for_gradients_where_the_network_is_large(own, 
     all_of_them = pruned.prune(model.tflite, (ck.Prune(0.5, importance="gradient"),), data.train)
     for index, array in few.weights.items():
         np.testing.assert_array_equal(array, all_of_them.weights[index])
+
+
+def test_a_model_that_guesses_is_doubted(own):
+    data = ck.load_data(own / "mine.npz")
+    turned = (data.test.labels + 1) % (data.test.labels.max() + 1)
+    bench = ck.Workbench(own / "mine.tflite", Split(data.test.images, turned))
+    try:
+        assert bench.wait_idle(120)
+        assert "reads only 0.00 % right, no more than guessing would" in bench._about.value
+        assert ("from 0 to 1" in bench._about.value) == (data.test.images.dtype == np.uint8)
+    finally:
+        bench.close()
 
 
 def test_data_of_another_form_is_refused_before_anything_runs(own):

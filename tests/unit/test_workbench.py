@@ -1107,6 +1107,8 @@ def test_data_that_does_not_fit_is_refused_by_name(digits, messages):
         Workbench("digit_reader", Split(test.images[:, :20], test.labels))
     with pytest.raises(ValueError, match="labels up to 12"):
         Workbench("digit_reader", Split(test.images, np.where(test.labels == 9, 12, test.labels)))
+    with pytest.raises(ValueError, match=r"labels up to 10.*count them from 0 \(labels - 1\)"):
+        Workbench("digit_reader", Split(test.images, test.labels + 1))
 
 
 def test_what_is_sent_for_a_move_is_small(make, move, messages):
