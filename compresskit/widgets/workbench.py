@@ -535,7 +535,8 @@ class Workbench(Panel):
         range_given = "from 0 to 1, as is done with uint8" if self.test.images.dtype == np.uint8 else "as they are"
         return (
             f". The original itself reads only {percent(score.accuracy)} right, no more than guessing would. It is "
-            f"given the {self.test.noun} {range_given}: is that what it was trained on? Are the labels in its order, from 0?"
+            f"given the {self.test.noun} {range_given}: is that what it was trained on? Are the labels in its order, "
+            "from 0?"
         )
 
     # -- what the hand does ------------------------------------------------------------------------------------
