@@ -433,10 +433,12 @@ def _where_it_hurts(small: Compressed) -> str:
         if 0 < layer.sparsity < 1
     }
     worst = max(alone, key=lambda name: alone[name])
-    weights = next(math.prod(layer.shape) for layer in small.layers if layer.name == worst)
+    sizes = {layer.name: math.prod(layer.shape) for layer in small.layers}
+    small_layer = 2 * sizes[worst] < sum(sizes.values())
+    advice = "how many bytes are they?" if small_layer else "take fewer of them, and some from other layers."
     return (
         f"Look at `{worst}`: pruned alone as far as this, it misreads {alone[worst]} of the first 1,000 digits, the "
-        f"most of all layers. It has {weights:,} weights: how many bytes are they?"
+        f"most of all layers. It has {sizes[worst]:,} weights: {advice}"
     )
 
 
@@ -449,6 +451,11 @@ BUDGET_KEPT = Exercise(
             {"conv1": 0.8, "conv2": 0.8, "dense": 0.82, "head": 0.8},
             "Look at `conv1`: pruned alone as far as this, it misreads 169 of the first 1,000 digits, the most "
             "of all layers. It has 288 weights: how many bytes are they?",
+        ),
+        Mistake(
+            {"dense": 0.95},
+            "Look at `dense`: pruned alone as far as this, it misreads 96 of the first 1,000 digits, the most of all "
+            "layers. It has 401,408 weights: take fewer of them, and some from other layers.",
         ),
         Mistake({"dense": 83}, "dense: 83 is above 1. Give fractions: 0.9 removes 90 %."),
         Mistake({"dense": 1.0}, "There is no such file:"),
