@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import mmap
 import os
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import cast
 
@@ -17,6 +19,7 @@ from compresskit.data import mnist
 from compresskit.data.mnist import Bytes
 
 FILE_NAME = "mnist-1.npy"  # the number is that of the layout in `mnist.pack`: a new layout gets a new name
+_LONGEST_WAIT = 600.0  # seconds
 _LITTER_AGE = 3600.0  # seconds after which a half-written file belongs to a process that was killed
 
 
@@ -96,6 +99,58 @@ def write(path: Path, packed: Bytes) -> None:
         with contextlib.suppress(OSError):
             Path(beside).unlink()
         raise
+
+
+@contextlib.contextmanager
+def one_at_a_time(path: Path, waiting: Callable[[], None]) -> Iterator[bool]:
+    """Let one process, or thread, at a time fetch what belongs at `path`: the others find it there afterwards.
+
+    The operating system lets go of the lock when its process ends, however it ends. Where no lock can be had (a folder
+    that cannot be written to, a file system without locks), and after ten minutes of waiting, everyone goes on.
+
+    Parameters
+    ----------
+    path
+        The file; the lock lies beside it.
+    waiting : callable
+        Called about every fifth of a second while another one is at work; what it raises ends the waiting.
+
+    Yields
+    ------
+    bool
+        Whether somebody else was at work.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path.parent / f".{path.name}.lock", os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError:
+        yield False
+        return
+    try:
+        end, waited = time.monotonic() + _LONGEST_WAIT, False
+        while not _take(descriptor) and time.monotonic() < end:
+            waited = True
+            waiting()
+            time.sleep(0.2)
+        yield waited
+    finally:
+        os.close(descriptor)
+
+
+def _take(descriptor: int) -> bool:
+    """Take the lock if it is free; tell whether it was, or cannot be had at all."""
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno not in (errno.EAGAIN, errno.EACCES, errno.EDEADLK)
+    return True
 
 
 def _clear_litter(path: Path) -> None:

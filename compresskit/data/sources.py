@@ -19,7 +19,7 @@ import time
 import warnings
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from functools import partial
 from pathlib import Path
 from weakref import WeakValueDictionary
@@ -162,13 +162,14 @@ def _find(progress: Progress | None, retry: bool) -> Found | list[str]:
     line = TextProgress()
     tried: list[str] = []
     try:
-        for source in _sources(progress or line, retry):
-            try:
-                return source()
-            except _AbsentError as reason:
-                tried.append(str(reason))
-                if isinstance(reason, _BrokenError):
-                    _warn(str(reason))
+        with contextlib.closing(_sources(progress or line, retry)) as sources:
+            for source in sources:
+                try:
+                    return source()
+                except _AbsentError as reason:
+                    tried.append(str(reason))
+                    if isinstance(reason, _BrokenError):
+                        _warn(str(reason))
     finally:
         line.close()
     return tried
@@ -182,15 +183,18 @@ def _warn(message: str) -> None:
     warnings.warn(message, stacklevel=level)
 
 
-def _sources(report: Progress, retry: bool) -> Iterator[Callable[[], Found]]:
+def _sources(report: Progress, retry: bool) -> Generator[Callable[[], Found], None, None]:
     """Yield what to try before the offline sample, in order; each raises `_AbsentError` when it has nothing."""
     if chosen := os.environ.get("COMPRESSKIT_DATA"):
         yield partial(_from_named_folder, cache.expanded(chosen))
     yield _from_working_folder
     kept = cache.cache_folder() / cache.FILE_NAME
     yield partial(_from_cache, kept)
-    yield partial(_from_keras, kept, report)
-    yield partial(_from_network, kept, report, retry)
+    with cache.one_at_a_time(kept, lambda: report("Waiting: another notebook fetches MNIST", None)) as waited:
+        if waited:
+            yield partial(_from_cache, kept)
+        yield partial(_from_keras, kept, report)
+        yield partial(_from_network, kept, report, retry)
 
 
 def _from_named_folder(folder: Path) -> Found:

@@ -120,7 +120,7 @@ def quiet(*_: object) -> None:
 
 
 def cache_holds() -> list[str]:
-    return sorted(path.name for path in cache_folder().glob("*"))
+    return sorted(path.name for path in cache_folder().glob("*") if not path.name.endswith(".lock"))
 
 
 class TestFiles:
@@ -622,14 +622,29 @@ class TestMirrors:
         monkeypatch.setenv("COMPRESSKIT_MIRRORS", server.address("good"))
         assert load_mnist(quiet).train == digits.train
 
-    def test_processes_at_once_leave_one_good_file(self, home, server, monkeypatch):
+    def test_a_folder_without_locks_is_no_hindrance(self, home, tmp_path, monkeypatch):
+        monkeypatch.setattr(cache.os, "open", lambda *_: pytest.fail("no folder, no lock"))
+        (tmp_path / "file").write_text("where a folder should be")
+        with cache.one_at_a_time(tmp_path / "file" / "x.npy", lambda: pytest.fail("nobody is waited for")) as waited:
+            assert not waited
+
+    def test_one_thread_waits_for_another_and_not_for_ever(self, tmp_path, monkeypatch):
+        heard: list[int] = []
+        with cache.one_at_a_time(tmp_path / "x.npy", lambda: None) as first:
+            monkeypatch.setattr(cache, "_LONGEST_WAIT", 0.3)
+            with cache.one_at_a_time(tmp_path / "x.npy", lambda: heard.append(1)) as second:
+                assert (first, second) == (False, True) and heard
+        with cache.one_at_a_time(tmp_path / "x.npy", lambda: pytest.fail("it is free again")) as third:
+            assert not third
+
+    def test_of_processes_at_once_one_downloads_and_the_others_find_its_file(self, home, server, monkeypatch):
         monkeypatch.setenv("COMPRESSKIT_MIRRORS", server.address("good"))
-        code = "from compresskit.data import load_mnist; d = load_mnist(); assert d.complete; print(d.test.fingerprint)"
+        code = "from compresskit.data import load_mnist; d = load_mnist(); assert d.complete; print(d.source)"
         command = [sys.executable, "-W", "error", "-c", code]
         running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
         said = [process.communicate()[0].splitlines()[-1] for process in running]
         assert [process.returncode for process in running] == [0, 0, 0]
-        assert len(set(said)) == 1
+        assert sum(each.startswith("the cache") for each in said) == 2 and len(set(said)) == 2, said
         assert cache_holds() == [cache.FILE_NAME]
         cache.read(cache_folder() / cache.FILE_NAME)
 
