@@ -439,7 +439,7 @@ def layers_table(before: Sequence[Layer], after: Sequence[Layer], files: tuple[i
             f'<td class="ck-number">{html.escape(new.dtype)}</td>'
             f'<td class="ck-number">{100 * new.sparsity:.0f} %</td></tr>'
         )
-    widths = "".join(f'<col style="width:{width}">' for width in ("25%", "16%", "20%", "17%", "12%", "10%"))
+    widths = "".join(f'<col style="width:{width}">' for width in ("24%", "14%", "18%", "17%", "16%", "11%"))
     head = "".join(
         f'<th scope="col"{" class=ck-number" if place > 1 else ""}>{name}</th>'
         for place, name in enumerate(("layer", "", "before, kB", "after, kB", "as", "zero"))
