@@ -857,7 +857,8 @@ class Workbench(Panel):
             self._session.close()
         self._files.clear()  # a notebook's history holds on to the workbench of each run of a cell
         self._live.forget()
-        self.point = None
+        self.point = self._previewed = None
+        self._sample = self.test  # the preview's own digits are a megabyte
 
     def _on_back(self, change: Any) -> None:
         visit = change["new"]

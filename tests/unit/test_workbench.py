@@ -1069,6 +1069,7 @@ def test_closing_ends_threads_widgets_and_observers(make, messages):
     bench._live._thread.join(PATIENCE)
     assert not bench._live._thread.is_alive()
     assert bench._tradeoff.comm is None and sparsity.comm is None and bench.box.comm is None
+    assert bench._sample is bench.test, "a notebook's history holds on to the workbench: a megabyte less each time"
     assert bench._compare.lists[0].comm is None, "what is not in the panel just now is closed too"
     sparsity.value = 0.9  # nobody listens
     with pytest.raises(ValueError, match="run its cell again"):
