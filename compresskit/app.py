@@ -6,6 +6,7 @@ an hour without it.
 
 from __future__ import annotations
 
+import html
 import ipaddress
 import os
 import sys
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from IPython.display import HTML
+
     from compresskit.widgets.workbench import Workbench
 
 JUPYTER = Path(__file__).resolve().parent / "jupyter"
@@ -37,11 +40,16 @@ def memory_settings() -> dict[str, str]:
     return {"MALLOC_ARENA_MAX": os.environ.get("MALLOC_ARENA_MAX", "2")}
 
 
-def page() -> Workbench:
-    """Make the workbench that a visitor sees; called in the page's kernel."""
+def page() -> Workbench | HTML:
+    """Make the workbench that a visitor sees, or say why there is none; called in the page's kernel."""
     from compresskit.widgets.workbench import Workbench
 
-    return Workbench(os.environ.get(MODEL, "digit_reader"), os.environ.get(DATA))
+    try:
+        return Workbench(os.environ.get(MODEL, "digit_reader"), os.environ.get(DATA))
+    except (ValueError, OSError) as error:
+        from IPython.display import HTML
+
+        return HTML(f'<p role="alert" style="margin: 2em">There is no workbench here: {html.escape(str(error))}</p>')
 
 
 def app_command(host: str, port: int, browser: bool) -> list[str]:

@@ -198,13 +198,18 @@ def run_app(options: argparse.Namespace) -> int:
     """Look at model and data, then become the server of the page."""
     import compresskit as ck
     from compresskit.app import app_command, app_environment, warning
+    from compresskit.data import Split
+    from compresskit.widgets.workbench import check_fit
 
     note = warning(options.host)
-    ck.load_model(options.model)
+    model = ck.load_model(options.model)
     if options.data:
-        ck.load_data(options.data)
-    elif not still_fetched():
-        tell_of_digits(fetch_digits())
+        data = ck.load_data(options.data)
+    elif still_fetched():
+        data = ck.load_mnist()
+    else:
+        tell_of_digits(data := fetch_digits())
+    check_fit(model, data if isinstance(data, Split) else data.test)
     if note:
         print(note, flush=True)
     browser = not options.no_browser and has_browser()

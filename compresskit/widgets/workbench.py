@@ -87,6 +87,30 @@ class Model:
     code: tuple[str, ...] = ()
 
 
+def check_fit(checkpoint: Checkpoint, test: Split) -> None:
+    """Raise ValueError if a model cannot read these examples, or does not know their classes."""
+    example, wanted = int(np.prod(test.images.shape[1:])), int(np.prod(checkpoint.input_shape))
+    if example != wanted:
+        raise ValueError(
+            f"data: each example has the shape {test.images.shape[1:]}, but the model "
+            f"{checkpoint.name!r} reads {checkpoint.input_shape}; resize the images first."
+        )
+    given, read = ([side for side in shape if side > 1] for shape in (test.images.shape[1:], checkpoint.input_shape))
+    if given != read and min(len(given), len(read)) > 1:
+        raise ValueError(
+            f"data: each example has the shape {test.images.shape[1:]}, but the model {checkpoint.name!r} reads "
+            f"{checkpoint.input_shape}; bring the axes into that order, such as with np.moveaxis(images, 1, -1)."
+        )
+    classes = int(test.labels.max()) + 1
+    if classes > checkpoint.classes:
+        from_one = classes == checkpoint.classes + 1 and test.labels.min() > 0
+        remedy = "count them from 0 (labels - 1)" if from_one else "give data of the model's own classes"
+        raise ValueError(
+            f"data: there are labels up to {classes - 1}, but the model {checkpoint.name!r} tells only "
+            f"{checkpoint.classes} classes apart; {remedy}."
+        )
+
+
 class Workbench(Panel):
     """Compress a model with the hand on a slider.
 
@@ -141,7 +165,7 @@ class Workbench(Panel):
         self._data: Digits | Split = source
         self.test: Split = source if isinstance(source, Split) else source.test
         self.calibration: Split = source if isinstance(source, Split) else source.train
-        self._check_fit()
+        check_fit(self.checkpoint, self.test)
         self._sample = preview_of(self.test)
         self._references: dict[bool, Score] = {}
         self.models: dict[str, Model] = {NO_MODEL: Model(self.checkpoint)}
@@ -227,22 +251,6 @@ class Workbench(Panel):
             "compared": [each and asdict(each) for each in self._compare.pair],
             "comparing": bool(self._compare_box.children),
         }
-
-    def _check_fit(self) -> None:
-        example, wanted = int(np.prod(self.test.images.shape[1:])), int(np.prod(self.checkpoint.input_shape))
-        if example != wanted:
-            raise ValueError(
-                f"data: each example has the shape {self.test.images.shape[1:]}, but the model "
-                f"{self.checkpoint.name!r} reads {self.checkpoint.input_shape}; resize the images first."
-            )
-        classes = int(self.test.labels.max()) + 1
-        if classes > self.checkpoint.classes:
-            from_one = classes == self.checkpoint.classes + 1 and self.test.labels.min() > 0
-            remedy = "count them from 0 (labels - 1)" if from_one else "give data of the model's own classes"
-            raise ValueError(
-                f"data: there are labels up to {classes - 1}, but the model {self.checkpoint.name!r} tells only "
-                f"{self.checkpoint.classes} classes apart; {remedy}."
-            )
 
     # -- what is computed, on the worker thread ----------------------------------------------------------------
 

@@ -33,6 +33,15 @@ def test_a_model_that_does_not_exist_is_refused_before_anything_starts(capsys):
     assert "no shipped model" in capsys.readouterr().err
 
 
+def test_data_that_does_not_fit_is_refused_before_anything_starts(tmp_path, capsys, monkeypatch):
+    np.savez(tmp_path / "rows.npz", x=np.zeros((60, 9), np.float32), y=np.arange(60) % 3)
+    assert main(["app", "small_student", "--data", str(tmp_path / "rows.npz"), "--no-browser"]) == 1
+    assert "(9,), but the model 'small_student' reads (28, 28, 1)" in capsys.readouterr().err
+    monkeypatch.setenv(app.DATA, str(tmp_path / "rows.npz"))  # it became so while the page was served
+    monkeypatch.setenv(app.MODEL, "small_student")
+    assert "There is no workbench here: data: each example has the shape (9,)" in app.page().data
+
+
 def test_the_page_opens_what_was_asked_for(tmp_path, monkeypatch):
     images = np.random.default_rng(0).integers(0, 256, (60, 28, 28), np.uint8)
     np.savez(tmp_path / "mine.npz", x=images, y=np.arange(60) % 10)

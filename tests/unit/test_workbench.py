@@ -30,7 +30,7 @@ from compresskit.widgets.origin import Source
 from compresskit.widgets.points import Setting, compute_point, grid_of, newly_misread, preview_of, read_digits
 from compresskit.widgets.programs import file_name, python_of
 from compresskit.widgets.views import Mark
-from compresskit.widgets.workbench import ORIGINAL, Workbench
+from compresskit.widgets.workbench import ORIGINAL, Workbench, check_fit
 
 PATIENCE = 120.0
 
@@ -1108,6 +1108,10 @@ def test_data_that_does_not_fit_is_refused_by_name(digits, messages):
         Workbench("digit_reader", Split(test.images[:, :20], test.labels))
     with pytest.raises(ValueError, match="labels up to 12"):
         Workbench("digit_reader", Split(test.images, np.where(test.labels == 9, 12, test.labels)))
+    with pytest.raises(ValueError, match=r"\(14, 56\).*reads \(28, 28, 1\).*np.moveaxis"):
+        Workbench("digit_reader", Split(test.images.reshape(-1, 14, 56), test.labels))
+    check_fit(ck.load_model("digit_reader"), Split(test.images.reshape(-1, 784), test.labels))
+    check_fit(ck.load_model("lenet_300_100"), Split(test.images[..., None], test.labels))
     with pytest.raises(ValueError, match=r"labels up to 10.*count them from 0 \(labels - 1\)"):
         Workbench("digit_reader", Split(test.images, test.labels + 1))
 
