@@ -566,12 +566,21 @@ class Workbench(Panel):
         Raises
         ------
         ValueError
-            If the workbench was closed.
+            If the workbench was closed, or the controls do not offer the setting; they stay where they were then.
         """
         if self.closed:
             raise ValueError("This workbench was closed; run its cell again to get a live one.")
         with self.lock:  # the page speaks from a thread beside the cells': no hand gets in between
-            self._put_controls(setting)
+            before = self.setting
+            try:
+                self._put_controls(setting)
+            except TraitError as error:
+                self._put_controls(before)
+                here = asdict(before)
+                wanted = ", ".join(
+                    f"{name}={value!r}" for name, value in asdict(setting).items() if value != here[name]
+                )
+                raise ValueError(f"setting: the controls do not offer {wanted}; choose among their values") from error
             self._submit()
 
     def _put_controls(self, setting: Setting) -> None:

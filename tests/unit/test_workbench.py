@@ -466,6 +466,14 @@ def test_what_cannot_be_is_said_in_the_panel_and_the_plot_stays(make, move):
 REFUSED = Setting(weights=32)  # float weights do not go with 8-bit activations
 
 
+def test_a_setting_that_no_control_offers_moves_none(make):
+    bench = make()
+    before = bench.setting
+    with pytest.raises(ValueError, match=r"do not offer sparsity=0\.5, weights=99; choose"):
+        bench.move_to(Setting(0.5, weights=99))
+    assert bench.setting == before
+
+
 @pytest.mark.parametrize("visited", [True, False])
 def test_what_a_refused_setting_leaves_belongs_together(make, visited):
     """A place passed on the way to a refused setting takes the ring: the file and the program have to follow."""
