@@ -182,22 +182,21 @@ def complete(score: Score, positions: NDArray[np.int64], digits: Split) -> Score
         raise ValueError(
             f"positions: {len(positions)} are given for {score.n} digits read of {len(digits)}; give each one's, once"
         )
-    rest = np.ones(len(digits), np.bool_)
-    rest[positions] = False
+    rest = np.setdiff1d(np.arange(len(digits)), known)
     predictions = np.empty(len(digits), np.int64)
     predictions[positions] = score.predictions
     loss = score.loss
-    if rest.any():
-        predictions[rest], others = _read(score.model, np.asarray(digits.images)[rest], digits.labels[rest])
-        loss = (score.n * loss + int(rest.sum()) * others) / len(digits)
+    if len(rest):
+        predictions[rest], others = _read(score.model, np.asarray(digits.images), digits.labels[rest], rest)
+        loss = (score.n * loss + len(rest) * others) / len(digits)
     return _counted(score.model, predictions, digits, loss)
 
 
 def _read(
-    model: Compressed | Checkpoint, images: NDArray[Any], labels: NDArray[Any]
+    model: Compressed | Checkpoint, images: NDArray[Any], labels: NDArray[Any], rows: NDArray[np.int64] | None = None
 ) -> tuple[NDArray[np.int64], float]:
-    """Give the class that the file finds most likely in each image, and the loss."""
-    answers = outputs(model.tflite, images)
+    """Give the class that the file finds most likely in each image, or in some rows of them, and the loss."""
+    answers = outputs(model.tflite, images, rows=rows)
     answers = answers.reshape(len(answers), -1)
     original = getattr(model, "checkpoint", model)  # looked at once: every file made of a model ends as the model does
     return answers.argmax(axis=1), cross_entropy(answers, labels, ends_in_softmax(original.tflite))

@@ -231,7 +231,12 @@ def batch_size(example: Sequence[int]) -> int:
 
 
 def outputs(
-    tflite: bytes, images: NDArray[Any], *, workers: int = WORKERS, reference: bool = False
+    tflite: bytes,
+    images: NDArray[Any],
+    *,
+    rows: NDArray[np.integer[Any]] | None = None,
+    workers: int = WORKERS,
+    reference: bool = False,
 ) -> NDArray[np.float32]:
     """Run a file over examples.
 
@@ -241,6 +246,8 @@ def outputs(
         The bytes of the file.
     images : ndarray, shape (n, ...)
         uint8 pixels or float32 values, as `encode` takes them.
+    rows : ndarray of int, optional
+        Which of them to run, in this order; all when left out.
     workers
         Interpreters that share the examples.
     reference
@@ -256,19 +263,21 @@ def outputs(
     ValueError
         If there are no images, or they do not fit the model's input.
     """
-    if len(images) == 0:
+    total = len(images if rows is None else rows)
+    if total == 0:
         raise ValueError("images: there are none; give at least one")
-    size = min(batch_size(images.shape[1:]), len(images))
-    waiting = iter(range(0, len(images), size))
+    size = min(batch_size(images.shape[1:]), total)
+    waiting = iter(range(0, total, size))
     found: dict[int, NDArray[Any]] = {}
 
     def work(_: int) -> TensorForm:
         session = Session(tflite, size, reference=reference)
         for start in waiting:  # one iterator for all: a core that has other things to do as well takes fewer
-            found[start] = _run_all(session, images[start : start + size])
+            part = slice(start, start + size)
+            found[start] = _run_all(session, images[part if rows is None else rows[part]])
         return session.outputs[0]
 
-    count = max(1, min(workers, len(images) // size))
+    count = max(1, min(workers, total // size))
     with ThreadPoolExecutor(count) as pool:
         form, *_ = pool.map(work, range(count))
     return decode(np.concatenate([found[start] for start in sorted(found)]), form)

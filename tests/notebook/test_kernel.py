@@ -56,6 +56,7 @@ def test_another_answer_in_another_kernel_is_a_failure(kernel, tmp_path):
         (b"a", IMAGES.reshape(3, 4), {}),
         (b"a", IMAGES.astype(np.int8), {}),
         (b"a", IMAGES, {"reference": True}),
+        (b"a", IMAGES, {"rows": np.array([2, 0])}),
     ],
 )
 def test_other_questions_are_asked(kernel, tmp_path, question):

@@ -109,6 +109,13 @@ def test_batches_and_workers_change_nothing(
     np.testing.assert_array_equal(outputs(tflite, images, workers=workers), outputs(tflite, images, workers=1))
 
 
+def test_rows_are_those_of_the_images_in_their_order(int8: ck.Compressed, digits: Digits) -> None:
+    images, rows = np.asarray(digits.test.images[:90]), np.random.default_rng(0).permutation(90)[:55]
+    np.testing.assert_array_equal(outputs(int8.tflite, images, rows=rows), outputs(int8.tflite, images)[rows])
+    with pytest.raises(ValueError, match="there are none"):
+        outputs(int8.tflite, images, rows=rows[:0])
+
+
 def test_what_stops_one_of_two_threads_is_an_error(
     int8: ck.Compressed, digits: Digits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
