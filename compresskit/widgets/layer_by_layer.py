@@ -357,7 +357,7 @@ class LayerByLayer(Panel):
         decibels = [] if self.measured is None else [shown_decibels(row) for row in self.measured.errors]
         cosines = [] if self.measured is None else [row.cosine for row in self.measured.errors]
         data.append(
-            {"type": "scatter", "mode": "lines+markers", "name": "signal to noise after the layer", "x": names,
+            {"type": "scatter", "mode": "lines+markers", "showlegend": False, "x": names,
              "y": decibels, "customdata": cosines, "xaxis": "x2", "yaxis": "y2", "line": {"color": AFTER, "width": 2},
              "marker": {"size": 9, "color": AFTER},
              "hovertemplate": "after %{x}: %{y:.1f} dB, cosine %{customdata:.4f}<extra></extra>"}
@@ -366,11 +366,11 @@ class LayerByLayer(Panel):
         layout = {
             "height": _HEIGHT, "barmode": "group", "bargap": 0.25,
             "margin": {"l": 58, "r": 12, "t": 30, "b": 92 if crowded else 40},
-            "xaxis": {"domain": [0, 0.56], "type": "category", "tickangle": -40 if crowded else 0,
+            "xaxis": {"domain": [0, 0.5], "type": "category", "tickangle": -40 if crowded else 0,
                       "gridcolor": "rgba(0,0,0,0)"},
             "yaxis": {"type": "log", "title": {"text": "misread, one layer alone"}, "dtick": 1,
                       "range": [math.log10(0.4), math.log10(2 * max([row.errors for row in self._scan] or [10]) + 1)]},
-            "xaxis2": {"domain": [0.67, 1], "anchor": "y2", "type": "category", "tickangle": -40 if crowded else 0,
+            "xaxis2": {"domain": [0.63, 1], "anchor": "y2", "type": "category", "tickangle": -40 if crowded else 0,
                        "gridcolor": "rgba(0,0,0,0)", "range": [-0.4, len(names) - 0.6]},
             "yaxis2": {"anchor": "x2", "title": {"text": "signal to noise, dB", "font": {"size": 12}},
                        "range": [-5, MOST_DECIBELS + 3],
