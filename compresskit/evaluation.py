@@ -49,6 +49,8 @@ class Score(Marks):
         Bytes of memory that a process needs more for loading and running the file, if it was asked for.
     loss : float
         Mean cross-entropy of the answers, in nats, or nan where it is not known; see `cross_entropy`.
+    noun : str
+        What was read, in the plural; see `Split`.
     """
 
     predictions: NDArray[np.int64] = field(repr=False, compare=False)
@@ -56,6 +58,7 @@ class Score(Marks):
     latency: Latency | None = None
     memory: int | None = None
     loss: float = field(default=math.nan, compare=False)
+    noun: str = "digits"
 
     @property
     def size(self) -> int:
@@ -75,11 +78,11 @@ class Score(Marks):
     def __str__(self) -> str:
         low, high = self.interval
         text = (
-            f"{self.accuracy:.2%} of {self.n:,} digits (95 % interval {low:.2%} to {high:.2%}), "
+            f"{self.accuracy:.2%} of {self.n:,} {self.noun} (95 % interval {low:.2%} to {high:.2%}), "
             f"{self.size:,} bytes, {self.deflated_size:,} deflated"
         )
         if self.latency is not None:
-            text += f", {self.latency.median * 1e6:,.0f} µs an image on {self.latency.threads} thread"
+            text += f", {self.latency.median * 1e6:,.0f} µs each on {self.latency.threads} thread"
             text += "s" if self.latency.threads > 1 else ""
         return f"{text}. {self.notice}" if self.notice else text
 
@@ -252,4 +255,5 @@ def _counted(
         notice=digits.notice,
         loss=loss,
         split=digits.name,
+        noun=digits.noun,
     )

@@ -302,6 +302,7 @@ class _Run:
                 if not math.isfinite(mean):
                     self._diverge(f"the loss became {mean}", sound_weights)
                 self._count(mean, int(correct), len(labels))
+                clock.stepped(state.step)
                 recent.append((mean * len(labels), int(correct), len(labels)))
                 if after_step is not None:
                     after_step(state.step)
@@ -418,7 +419,7 @@ class _Run:
             validation_loss=last.validation_loss if last else None,
             validation_accuracy=last.validation_accuracy if last else None,
             seconds=clock.now(),
-            seconds_left=clock.now() * (self.epochs * self.steps / state.step - 1),
+            seconds_left=clock.left(state.step, self.epochs * self.steps),
         )
 
     def _diverge(self, what: str, sound_weights: list[NDArray[Any]]) -> NoReturn:
@@ -526,9 +527,21 @@ class _Clock:
 
     def __init__(self, before: float) -> None:
         self._start = time.monotonic() - before
+        self._first: tuple[int, float] | None = None
 
     def now(self) -> float:
         return time.monotonic() - self._start
+
+    def stepped(self, step: int) -> None:
+        """Note when the first step of this sitting was done: it waits for the compiler, and says little of the rest."""
+        self._first = self._first or (step, self.now())
+
+    def left(self, step: int, total: int) -> float:
+        """Estimate the seconds until step ``total`` by those since the first step; by all of them after only one."""
+        before, seconds = self._first or (step, self.now())
+        if step == before:
+            before, seconds = 0, 0.0
+        return (self.now() - seconds) * (total - step) / (step - before)
 
 
 # -- the arithmetic around a step ---------------------------------------------------------------------------------

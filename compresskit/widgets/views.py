@@ -312,7 +312,7 @@ def error_range(marks: Sequence[Mark]) -> tuple[float, float]:
     """Choose the ends of the accuracy axis as errors in per cent: bottom (large), top (small)."""
     accuracies = [100 * mark.accuracy for mark in marks] or [100.0]
     reach = next((end for end in _LOW_ENDS if min(accuracies) >= end + 0.02 * (100 - end)), 0.0)
-    return min(100.0, (100 - reach) * 1.1), min([mark.error for mark in marks] or [1.0]) / 1.8
+    return (100 - reach) * 1.1, min([mark.error for mark in marks] or [1.0]) / 1.8
 
 
 def loss_range(marks: Sequence[Mark]) -> tuple[float, float]:

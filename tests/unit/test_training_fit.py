@@ -18,6 +18,7 @@ pytestmark = pytest.mark.train
 tf = pytest.importorskip("tensorflow")
 tf_keras = pytest.importorskip("tf_keras")
 
+from compresskit.training import fit as fit_room  # noqa: E402
 from compresskit.training.augment import draw, transform  # noqa: E402
 from compresskit.training.fit import AdamW, TrainingDiverged, fit, learning_rate_at  # noqa: E402
 
@@ -77,6 +78,19 @@ def test_validation_is_what_keras_measures(few):
     loss, accuracy = model.evaluate(images, few.validation.labels, verbose=0)
     assert last.validation_loss == pytest.approx(loss, rel=1e-5)
     assert last.validation_accuracy == pytest.approx(accuracy)
+
+
+def test_the_time_left_is_not_that_of_compiling(monkeypatch):
+    now = 100.0
+    monkeypatch.setattr(fit_room.time, "monotonic", lambda: now)
+    clock = fit_room._Clock(50.0)  # an earlier sitting took as long for its 10 steps
+    now = 130.0
+    clock.stepped(11)
+    assert clock.left(11, 21) == pytest.approx(80 * 10 / 11)  # one step is all there is to go by
+    now = 131.0
+    clock.stepped(13)
+    assert clock.left(13, 21) == pytest.approx(0.5 * 8)
+    assert clock.left(21, 21) == 0
 
 
 def test_progress_tells_where_the_run_stands(few):
