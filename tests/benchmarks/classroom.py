@@ -14,7 +14,7 @@ from typing import Any
 
 import psutil
 
-from tests.benchmarks.live import FIRST_POINT, kernel, run
+from tests.benchmarks.live import ALL_DIGITS, kernel, run
 from tests.benchmarks.row import Row
 
 SIZES = (1, 5, 10, 30)
@@ -51,7 +51,7 @@ def rows() -> list[Row]:
         for size in SIZES:
             while len(learners) < size:
                 _, client = stack.enter_context(kernel())
-                run(client, FIRST_POINT + LEARNER)
+                run(client, ALL_DIGITS + LEARNER)
                 learners.append((client, int(printed(client, "import os; print(os.getpid())"))))
             found += measured(learners)
     return found

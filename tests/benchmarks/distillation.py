@@ -36,7 +36,7 @@ class Epoch:
         room = importlib.import_module("compresskit.training.fit")
         model = importlib.import_module("compresskit.training.architectures").build(STUDENT)
         asked = loss or room.cross_entropy(model)
-        self.run = room._Run(model, digits, 1, BATCH, 0.005, "shift", 0, None, asked, teaching, {})
+        self.run = room._Run(model, digits, 1, BATCH, 0.005, "shift", 0, None, asked, teaching, {}, weight_decay=0.0)
 
     def __call__(self, _pair: int) -> float:
         """Train for an epoch; give the seconds that its steps take, without validation."""

@@ -14,6 +14,7 @@ import compresskit as ck
 from compresskit import distillation as textbook
 from compresskit.litert.runtime import outputs
 from compresskit.training.comparison import Comparison, compare, paired_gain
+from tests.benchmarks import distillation as benchmark
 
 pytestmark = pytest.mark.train
 
@@ -416,3 +417,10 @@ def test_comparisons_that_prove_nothing_are_refused(few, teacher, settings, sent
         compare(teacher, STUDENT, few, **settings)
     with pytest.raises(ValueError, match="one of each"):
         paired_gain([0.9], [])
+
+
+def test_what_is_measured_of_it_still_runs(few, monkeypatch):
+    """`make bench` reaches into a run to time its steps; only this test notices at once when a run has changed."""
+    monkeypatch.setattr(ck, "load_mnist", lambda: replace(few, train=few.train.take(benchmark.BATCH)))
+    monkeypatch.setattr(benchmark, "PAIRS", 1)
+    assert all(row.ours > 0 for row in benchmark.rows())
