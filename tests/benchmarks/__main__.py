@@ -12,9 +12,7 @@ from pathlib import Path
 from compresskit.atomic import write_atomically
 from tests.benchmarks.row import Row
 
-PARTS = ("live", "browser_latency", "quantization", "pruning", "distillation", "coding")
-LONG = ("classroom",)
-"""Only run when they are named."""
+PARTS = ("live", "browser_latency", "quantization", "pruning", "distillation", "coding", "classroom")
 RESULTS = Path("build/bench.json")
 
 
@@ -28,12 +26,7 @@ def line(row: Row) -> str:
 def main() -> int:
     """Run the parts named, or all."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
-    parser.add_argument(
-        "parts",
-        nargs="*",
-        choices=[*PARTS, *LONG, []],
-        help=f"of {', '.join(PARTS)}, which are the default, and {', '.join(LONG)}",
-    )
+    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help="all of them when none is named")
     chosen = parser.parse_args().parts or PARTS
     print(f"{'':44}{'ours':>12}{'reference':>12}      better")
     found: list[Row] = []
